@@ -1,0 +1,52 @@
+# Every target makes its own environment first. PYTHON is the interpreter to make it with (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test test-slow test-gpu check format lock clean
+
+help:  ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+setup: $(READY)  ## Make the environment .venv from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(READY)  ## Train csresnext50_ws_mi2 on handwritten digits and evaluate it (minutes, no GPU needed)
+	$(BIN)/python -m backbones digits --output data/digits
+	PATH="$(abspath $(BIN)):$$PATH" accelerate launch --config_file configs/accelerate/cpu1.yaml \
+		train_imagenet.py --config configs/digits.yaml --data-dir data/digits --output $(DEMO_RUN)
+	$(BIN)/python eval.py --ckpt $(DEMO_RUN)
+
+test: $(READY)  ## Run the fast tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(READY)  ## Run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(READY)  ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
+
+check: $(READY)  ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: $(READY)  ## Mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY)  ## Pin every dependency anew in requirements.lock
+	$(BIN)/pip-compile --quiet --extra train --extra demo --extra dev --generate-hashes --strip-extras --allow-unsafe --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+
+clean:  ## Remove the environment and caches (not data/ and runs/)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,28 @@
+"""The one exception that is meant for the user: it names the culprit and the remedy, and needs no traceback."""
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Something the user can mend: a missing folder, an unknown name, a checkpoint of another network."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Print a ``UserError`` as one message without a traceback and exit with status 2."""
+    try:
+        yield
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        print(f"error{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(2)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:
+    """Return ``" Did you mean a, b?"`` for the known names nearest to ``name``, or ``""`` when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+    return f" Did you mean {', '.join(near)}?" if near else ""
