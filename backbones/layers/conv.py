@@ -1,0 +1,55 @@
+"""The unit every network here is made of: convolution, batch normalization, activation."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from backbones.layers.activation import ActivationName, create_activation
+
+
+class ConvNormAct(nn.Module):
+    """A convolution without bias, `BatchNorm2d` and an activation: darknet's ``[convolutional]``.
+
+    The padding is ``kernel // 2``, so a stride of 1 keeps the size and a stride of 2 halves it (rounded up)
+    for every odd kernel. Running statistics move by ``bn_momentum`` at each step: darknet's GPU code keeps
+    0.99 of the old value; `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) for an odd kernel
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: ActivationName = "mish",
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps, momentum=bn_momentum)
+        self.act = create_activation(act, out_channels)
+        darknet_uniform_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalize, activate."""
+        return self.act(self.bn(self.conv(x)))
+
+
+@torch.no_grad()
+def darknet_uniform_(weight: Tensor) -> Tensor:
+    """Fill a weight in place from U(-s, s), s = sqrt(2 / fan_in): darknet's rule for every convolution.
+
+    The standard deviation is s / sqrt(3), smaller than He's by that factor.
+
+    Shape:
+        (out, in / groups, kernel, kernel) or (out, in), unchanged; fan_in is the size of one row
+    """
+    bound = math.sqrt(2 / weight[0].numel())
+    return weight.uniform_(-bound, bound)

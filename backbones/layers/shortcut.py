@@ -1,0 +1,155 @@
+"""The shortcut: a sum of feature maps, plain or with learned weights (darknet issue #4662)."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.choice import require_choice
+
+WeightsType = Literal["none", "per_feature", "per_channel"]
+Normalization = Literal["none", "relu", "softmax"]
+
+EPSILON = 1e-4
+"""Added once to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
+
+FLOOR = 1e-3
+"""The relu normalization lifts smaller fusion weights to this (darknet's GPU code since March 2020)."""
+
+
+class WeightedShortcut(nn.Module):
+    """Add feature maps of one resolution, each multiplied by its effective weight, then activate.
+
+    The first input is the layer just before; it defines the width of the output. A narrower input adds to the
+    first channels only, of a wider one only the first channels are taken. The raw parameter ``weight`` has
+    one row for each input and starts at 1, so a normalized shortcut starts as the mean of its inputs; with
+    ``weights_type="none"`` there is no parameter and the result is the plain sum.
+
+    Args:
+        channels: width of every input, the layer just before first; at least two.
+        weights_type: ``per_feature`` learns one scalar for each input, ``per_channel`` one for each input and
+            channel.
+        normalization: how raw weights become shares, see `effective_weights`. ``none`` with weights
+            multiplies by the raw weights; darknet has this form only after folding, not for training.
+        act: activation of the sum.
+        floor: lower bound of the relu normalization. 0 is the hard relu of darknet's CPU code (and of all
+            darknet before March 2020): with it a shortcut whose weights are all negative is off for good.
+
+    Shape:
+        (N, channels[j], H, W) for each j -> (N, channels[0], H, W); ``weight`` (inputs, 1 or channels[0])
+
+    Raises:
+        ValueError: an unknown choice, fewer than two inputs, or a normalization without weights; when called,
+            a number, width or size of the inputs that does not fit.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        weights_type: WeightsType = "none",
+        normalization: Normalization = "none",
+        act: ActivationName = "linear",
+        floor: float = FLOOR,
+    ) -> None:
+        super().__init__()
+        require_fusion(weights_type, normalization)
+        if len(channels) < 2:
+            raise ValueError(f"channels={tuple(channels)}: a shortcut adds at least two inputs")
+        self.channels = tuple(channels)
+        self.weights_type: WeightsType = weights_type
+        self.normalization: Normalization = normalization
+        self.floor = floor
+        self.weight = _initial_weight(self.channels, weights_type)
+        self.act = create_activation(act, self.channels[0])
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Add the inputs, given in the order of ``channels``."""
+        self._check(inputs)
+        return self.act(weighted_sum(inputs, self.effective_weights()))
+
+    def effective_weights(self) -> Tensor | None:
+        """Return the share of each input, (inputs, 1 or C), or None for a plain sum."""
+        if self.weight is None:
+            return None
+        return effective_weights(self.weight, self.normalization, floor=self.floor)
+
+    def extra_repr(self) -> str:
+        """Show the widths and the fusion in ``print(model)``."""
+        return f"{self.channels}, weights_type={self.weights_type}, normalization={self.normalization}"
+
+    def _check(self, inputs: Sequence[Tensor]) -> None:
+        widths = tuple(x.shape[1] for x in inputs)
+        if widths != self.channels:
+            raise ValueError(f"shortcut of {self.channels} channels got inputs of {widths} channels")
+        for index, x in enumerate(inputs):
+            if x.shape[2:] != inputs[0].shape[2:]:
+                raise ValueError(
+                    f"shortcut input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
+                    f"{tuple(inputs[0].shape[2:])}: a shortcut adds maps of one resolution"
+                )
+
+
+def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = FLOOR) -> Tensor:
+    """Turn raw fusion weights into shares: ``r / (epsilon + sum of r over the inputs)``.
+
+    ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``; ``none``
+    returns the raw weights. The sum takes in every row, also for channels that a narrower input does not
+    have.
+
+    Shape:
+        (inputs, 1 or C) -> the same
+    """
+    if normalization == "none":
+        return weight
+    raw = weight.clamp_min(floor) if normalization == "relu" else _exponentials(weight)
+    return raw / (EPSILON + raw.sum(0, keepdim=True))
+
+
+def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """Add feature maps, each multiplied by its row of ``weights`` (plain sum if None).
+
+    The shares are cast to the maps' type, so that under autocast the sum stays in bfloat16 like its inputs.
+
+    Shape:
+        inputs (N, C_j, H, W), weights (inputs, 1 or C_0) -> (N, C_0, H, W)
+    """
+    first, *others = inputs
+    fitted = [_fit_channels(x, first.shape[1]) for x in others]
+    if weights is None:
+        return sum(fitted, start=first)
+    shares = weights.to(first.dtype)[:, None, :, None, None]
+    total = first * shares[0]
+    for x, share in zip(fitted, shares[1:], strict=True):
+        total = torch.addcmul(total, x, share)
+    return total
+
+
+def require_fusion(weights_type: str, normalization: str) -> None:
+    """Raise `ValueError` unless the two choices exist and fit each other."""
+    require_choice("weights_type", weights_type, get_args(WeightsType))
+    require_choice("normalization", normalization, get_args(Normalization))
+    if weights_type == "none" and normalization != "none":
+        raise ValueError(
+            f"normalization={normalization!r} has nothing to normalize with weights_type='none': "
+            "choose per_feature or per_channel, or normalization='none'"
+        )
+
+
+def _initial_weight(channels: Sequence[int], weights_type: WeightsType) -> nn.Parameter | None:
+    columns = {"none": 0, "per_feature": 1, "per_channel": channels[0]}[weights_type]
+    return nn.Parameter(torch.ones(len(channels), columns)) if columns else None
+
+
+def _exponentials(weight: Tensor) -> Tensor:
+    # The largest weight only keeps exp() in range; it carries no gradient, as in darknet.
+    return torch.exp(weight - weight.detach().amax(0, keepdim=True))
+
+
+def _fit_channels(x: Tensor, channels: int) -> Tensor:
+    if x.shape[1] < channels:
+        return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+    return x[:, :channels]

@@ -1,0 +1,204 @@
+"""The network itself: stem, cross stages, head, with the interface of a timm model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers.classifier import ClassifierHead
+from torch import Tensor, nn
+
+from backbones.layers import WeightedShortcut, darknet_uniform_
+from backbones.models.recompute import recomputed
+from backbones.models.spec import Backbone
+from backbones.models.stages import ConvStem, CrossStage
+
+
+class CspBackbone(nn.Module):
+    """A classifier built from a `Backbone` row.
+
+    Args:
+        row: what to build.
+        num_classes: width of the classifier; 0 leaves it out.
+        in_chans: channels of the image.
+        global_pool: timm's pooling before the classifier: ``avg``, ``max``, ..., or ``""`` for none.
+        drop_rate: dropout before the classifier.
+
+    Shape:
+        (N, in_chans, H, W) -> (N, num_classes); any H and W, sizes are rounded up when halved
+    """
+
+    def __init__(
+        self,
+        row: Backbone,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.row = row
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+        self.num_features = self.head_hidden_size = row.stages[-1].out
+        self.feature_info = feature_levels(row)
+        self.stem = ConvStem(in_chans, row.stem, act=row.act)
+        self.stages = nn.ModuleList(_create_stages(row))
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        _initialize_classifier(self.head.fc)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify a batch of images."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, (N, num_features, H / 32, W / 32)."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = self._run_stage(stage, x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # noqa: FBT001  (timm's signature)
+        """Pool and classify; with ``pre_logits`` pool only, (N, num_features)."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,  # noqa: ARG002  (timm's signature; there is no final norm)
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the feature maps ``indices`` of `feature_info`, in the order asked, with or without the last
+        map.
+
+        Args:
+            x: images, (N, in_chans, H, W).
+            indices: positions in ``feature_info``; an int takes the last n, None takes all.
+            norm: accepted for timm; there is no final norm to apply.
+            stop_early: leave out the stages after the last map asked for.
+            output_fmt: ``NCHW`` is the only format.
+            intermediates_only: return the list alone.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={output_fmt!r}: feature maps are NCHW only")
+        take = _take(len(self.feature_info), indices)
+        levels = self._levels(x, stages=self._stages_up_to(max(take)) if stop_early else len(self.stages))
+        features = [levels[index] for index in take]
+        return features if intermediates_only else (levels[-1], features)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,  # noqa: ARG002, FBT001  (timm's signature; there is no final norm)
+        prune_head: bool = True,  # noqa: FBT001
+    ) -> list[int]:
+        """Remove what the feature maps ``indices`` do not need and return them as non-negative numbers.
+
+        A head whose stage is removed goes with it.
+        """
+        take = _take(len(self.feature_info), indices)
+        kept = self._stages_up_to(max(take))
+        if prune_head or kept < len(self.stages):
+            self.reset_classifier(0, "")
+        self.stages = self.stages[:kept]
+        return take
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer (an identity if there are no classes)."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a fresh one; ``global_pool`` None keeps the pooling."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+        _initialize_classifier(self.head.fc)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001  (timm's signature)
+        """Keep only the stages' inputs for backward and compute the rest again."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the weights that must not decay: fusion weights and learned slopes."""
+        return {
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, WeightedShortcut | nn.PReLU) and module.weight is not None
+        }
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: FBT001  (timm's signature)
+        """Say which parameters form a layer for layer-wise learning rates: stages if ``coarse``, else blocks.
+
+        What opens a stage is a layer of its own, what closes it belongs to the last block.
+        """
+        if coarse:
+            return {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
+        opening = (r"^stages\.(\d+)\.(?:downsample|cross|entry)", (-1,))
+        closing = (r"^stages\.(\d+)\.(?:transition|merge)", (99999,))
+        return {"stem": r"^stem", "stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), opening, closing]}
+
+    def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return recomputed(stage, x)
+        return stage(x)
+
+    def _levels(self, x: Tensor, *, stages: int) -> list[Tensor]:
+        """Run the stem and the first ``stages`` stages and return every map listed in ``feature_info``."""
+        x = self.stem.conv(x)
+        levels = [x] if self._stem_is_level else []
+        x = self.stem.pool(x)
+        for stage in self.stages[:stages]:
+            x = self._run_stage(stage, x)
+            levels.append(x)
+        return levels
+
+    def _stages_up_to(self, level: int) -> int:
+        return level if self._stem_is_level else level + 1
+
+    @property
+    def _stem_is_level(self) -> bool:
+        return self.feature_info[0]["module"] == "stem.conv"
+
+
+def feature_levels(row: Backbone) -> list[dict[str, Any]]:
+    """Describe the maps as timm does: the stem's, before its pool, unless it is full size; each stage's."""
+    reduction = row.stem.stride
+    levels = [_level("stem.conv", row.stem.width, reduction)] if reduction > 1 else []
+    reduction *= 2 if row.stem.pool else 1
+    for index, stage in enumerate(row.stages):
+        reduction *= 2 if stage.down else 1
+        levels.append(_level(f"stages.{index}", stage.out, reduction))
+    return levels
+
+
+def _level(module: str, channels: int, reduction: int) -> dict[str, Any]:
+    return {"num_chs": channels, "reduction": reduction, "module": module}
+
+
+def _create_stages(row: Backbone) -> list[CrossStage]:
+    widths = [row.stem.width, *(stage.out for stage in row.stages)]
+    return [
+        CrossStage(width, stage, block=row.block, act=row.act, fusion=row.fusion)
+        for width, stage in zip(widths, row.stages, strict=False)
+    ]
+
+
+def _initialize_classifier(classifier: nn.Module) -> None:
+    # darknet's classifier is a 1x1 convolution with a bias: the same rule as for every other one.
+    if isinstance(classifier, nn.Linear):
+        darknet_uniform_(classifier.weight)
+        nn.init.zeros_(classifier.bias)
+
+
+def _take(count: int, indices: int | Sequence[int] | None) -> list[int]:
+    if indices is None:
+        return list(range(count))
+    chosen = range(-indices, 0) if isinstance(indices, int) else indices
+    if not chosen or not all(-count <= index < count for index in chosen):
+        raise ValueError(f"out_indices={indices}: there are {count} feature maps, 0 to {count - 1}")
+    return [index % count for index in chosen]

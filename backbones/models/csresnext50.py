@@ -1,0 +1,31 @@
+"""CSResNeXt-50: a 7x7 stem, grouped bottlenecks, four cross stages."""
+
+from dataclasses import replace
+
+from backbones.models.registry import register
+from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem
+
+# fmt: off
+CSRESNEXT50 = Backbone(
+    stem=Stem(64, kernel=7, stride=2, pool=True),
+    block=Block("bottleneck", groups=32),
+    # Stage 4 is split with activation, stages 2 and 3 without: so it stands in the published cfg.
+    stages=(
+        #  depth width   out  down
+        Stage(3,  128,  256, None, entry=64),
+        Stage(3,  256,  512,  256, linear_split=True),
+        Stage(5,  512, 1024,  512, linear_split=True),
+        Stage(2, 1024, 2048, 1024),
+    ),
+)
+# fmt: on
+"""The published csresnext50-omega, layer by layer; ``act="leaky"`` makes it the plain csresnext50."""
+register("csresnext50", CSRESNEXT50, top1=79.8, top5=95.2, certainty="exact")
+
+CSRESNEXT50_WS = replace(CSRESNEXT50, fusion=Fusion(weights="per_feature", normalization="relu"))
+"""Certain: weighted shortcuts, relu. Inferred: all 13 of them, one weight for each input."""
+register("csresnext50_ws", CSRESNEXT50_WS, parent="csresnext50", top1=78.7, top5=94.7, certainty="high")
+
+CSRESNEXT50_WS_MI2 = replace(CSRESNEXT50_WS, fusion=Fusion("stage", "per_feature", "softmax"))
+"""Certain: multi-input shortcuts, softmax. Inferred: the last one of each stage takes all its outputs."""
+register("csresnext50_ws_mi2", CSRESNEXT50_WS_MI2, parent="csresnext50_ws", top1=79.9, top5=95.3, certainty="medium")

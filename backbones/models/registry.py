@@ -1,0 +1,99 @@
+"""The list of our backbones: each row with its published figures, made known to timm under its name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from backbones.layers.choice import require_choice
+from backbones.models.cspnet import CspBackbone
+from backbones.models.spec import Backbone
+
+Certainty = Literal["exact", "high", "medium", "medium-low", "low"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A backbone of the thread: its definition, where it comes from and what was reported for it."""
+
+    name: str
+    """Name in timm's registry and ours."""
+    row: Backbone
+    """Its definition."""
+    parent: str | None
+    """The backbone it was made from."""
+    top1: float
+    """Top-1 accuracy in percent that the thread reports at 256x256."""
+    top5: float
+    """Top-5 accuracy in percent."""
+    certainty: Certainty
+    """How sure we are that the definition is the one that was trained; ``docs/variants.md`` gives the reasons."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown certainty and figures that are not percentages."""
+        require_choice("certainty", self.certainty, get_args(Certainty))
+        if not 0 <= self.top1 <= self.top5 <= 100:
+            raise ValueError(f"{self.name}: top1={self.top1}, top5={self.top5} must satisfy 0 <= top1 <= top5 <= 100")
+
+
+VARIANTS: dict[str, Variant] = {}
+"""Every backbone of this package by name, in the order of registration."""
+
+default_cfgs: dict[str, Any] = {}
+"""timm looks for this name beside an entry point when it registers it."""
+
+
+def register(
+    name: str, row: Backbone, *, parent: str | None = None, top1: float, top5: float, certainty: Certainty
+) -> None:
+    """List a backbone as a `Variant` and make it known to timm, so that ``timm.create_model(name)`` builds it.
+
+    Raises:
+        ValueError: the name is taken by another backbone of this package, or a figure cannot be.
+    """
+    if name in VARIANTS:
+        raise ValueError(f"{name} is registered already")
+    VARIANTS[name] = Variant(name, row, parent, top1, top5, certainty)
+    default_cfgs.update(generate_default_cfgs({name: _pretrained_cfg()}))
+    register_model(_entry_point(name, row))
+
+
+def _entry_point(name: str, default: Backbone) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
+        row, options = override(default, kwargs)
+        return build_model_with_cfg(
+            partial(CspBackbone, row),
+            name,
+            pretrained,
+            feature_cfg={"feature_cls": "getter"},
+            **options,
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"Build {name}; keywords may replace the fields of its row."
+    return create
+
+
+def override(row: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:
+    """Replace the fields of ``row`` that ``options`` names; return the new row and the options left over."""
+    names = {field.name for field in fields(row)}
+    changes = {name: value for name, value in options.items() if name in names}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return replace(row, **changes), rest
+
+
+def _pretrained_cfg() -> dict[str, Any]:
+    """Describe darknet's input for timm: RGB in [0, 1], shorter side to 256, centre crop."""
+    return {
+        "input_size": (3, 256, 256),
+        "pool_size": (8, 8),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
+        "first_conv": "stem.conv.conv",
+        "classifier": "head.fc",
+    }

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from torch import nn
+
+from backbones.models.blocks import create_block
+from backbones.models.spec import Block, Fusion, Stage
+
+STAGE = Stage(2, 8, 16, None, hidden=4)
+
+
+def describe(block):
+    return [
+        (unit.conv.in_channels, unit.conv.out_channels, unit.conv.kernel_size[0], unit.conv.groups)
+        for unit in block.convs
+    ]
+
+
+def test_a_bottleneck_is_1x1_grouped_3x3_and_a_linear_1x1_with_the_activation_after_the_sum():
+    block = create_block(Block("bottleneck", groups=2), STAGE, [6], act="mish", fusion=Fusion())
+    assert describe(block) == [(6, 4, 1, 1), (4, 4, 3, 2), (4, 8, 1, 1)]
+    assert [type(unit.act) for unit in block.convs] == [nn.Mish, nn.Mish, nn.Identity]
+    assert isinstance(block.shortcut.act, nn.Mish)
+
+
+def test_a_darknet_block_is_1x1_and_3x3_with_a_plain_sum():
+    block = create_block(Block("darknet"), STAGE, [8], act="leaky", fusion=Fusion())
+    assert describe(block) == [(8, 4, 1, 1), (4, 8, 3, 1)]
+    assert [type(unit.act) for unit in block.convs] == [nn.LeakyReLU, nn.LeakyReLU]
+    assert isinstance(block.shortcut.act, nn.Identity)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "darknet"])
+def test_the_convolutions_see_the_newest_output_and_the_shortcut_adds_them_all(kind):
+    fusion = Fusion("stage", "per_channel", "softmax")
+    block = create_block(Block(kind), STAGE, [8, 6], act="linear", fusion=fusion).eval()
+    newest, oldest = torch.randn(1, 8, 3, 3), torch.randn(1, 6, 3, 3)
+    share = 1 / 3.0001
+    padded = torch.cat([oldest, torch.zeros(1, 2, 3, 3)], 1)
+    expected = share * (block.convs(newest) + newest + padded)
+    assert block.sources == 2
+    torch.testing.assert_close(block(newest, oldest), expected)

@@ -1,0 +1,122 @@
+import pytest
+import timm
+
+import backbones
+from backbones.errors import UserError
+from backbones.models import VARIANTS, CspBackbone, Variant
+from backbones.models.registry import override, register
+
+NAMES = ["csdarknet53", "csresnext50", "csresnext50_ws", "csresnext50_ws_mi2"]
+
+
+def test_every_backbone_is_listed_and_known_to_timm():
+    assert sorted(backbones.list_models()) == NAMES
+    assert all(timm.is_model(name) for name in NAMES)
+
+
+def test_the_list_can_be_narrowed_by_a_pattern():
+    assert backbones.list_models("*_ws*") == ["csresnext50_ws", "csresnext50_ws_mi2"]
+    assert backbones.list_models("nothing*") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("csresnext50", (None, 79.8, 95.2, "exact")),
+        ("csresnext50_ws", ("csresnext50", 78.7, 94.7, "high")),
+        ("csresnext50_ws_mi2", ("csresnext50_ws", 79.9, 95.3, "medium")),
+        ("csdarknet53", (None, 78.7, 94.8, "exact")),
+    ],
+)
+def test_the_published_figures_are_kept(name, figures):
+    variant = VARIANTS[name]
+    assert (variant.parent, variant.top1, variant.top5, variant.certainty) == figures
+
+
+def test_every_parent_is_registered_before_its_children():
+    seen = {None}
+    for variant in VARIANTS.values():
+        assert variant.parent in seen
+        seen.add(variant.name)
+
+
+def test_timm_builds_a_model_with_the_rows_fields_and_its_own_keywords():
+    model = timm.create_model(
+        "csresnext50_ws_mi2", num_classes=10, act="leaky", in_chans=1, drop_rate=0.25, global_pool="max"
+    )
+    assert isinstance(model, CspBackbone)
+    assert model.row.act == "leaky"
+    assert model.row.fusion == VARIANTS["csresnext50_ws_mi2"].row.fusion
+    assert model.head.fc.out_features == 10
+    assert model.stem.conv.conv.in_channels == 1
+    assert model.head.drop.p == 0.25
+    assert model.head.global_pool.pool_type == "max"
+
+
+def test_the_pretrained_cfg_describes_darknets_input():
+    cfg = timm.create_model("csdarknet53", num_classes=2).pretrained_cfg
+    data = timm.data.resolve_data_config(cfg)
+    assert data["input_size"] == (3, 256, 256)
+    assert data["interpolation"] == "bilinear"
+    assert (data["mean"], data["std"], data["crop_pct"]) == ((0.0,) * 3, (1.0,) * 3, 1.0)
+    assert (cfg["first_conv"], cfg["classifier"]) == ("stem.conv.conv", "head.fc")
+    assert cfg["architecture"] == "csdarknet53"
+
+
+def test_there_are_no_pretrained_weights_to_fetch():
+    assert not timm.models.is_model_pretrained("csresnext50")
+    with pytest.raises(RuntimeError, match="No pretrained weights"):
+        timm.create_model("csresnext50", pretrained=True)
+
+
+def test_an_unknown_keyword_is_a_type_error_that_names_it():
+    with pytest.raises(TypeError, match="'fussion'"):
+        backbones.create_model("csresnext50", fussion=1, num_classes=2)
+
+
+def test_an_unknown_activation_names_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean leaky"):
+        backbones.create_model("csresnext50", act="leeky")
+
+
+def test_a_model_of_timm_is_built_too():
+    assert backbones.create_model("resnet18", num_classes=3).get_classifier().out_features == 3
+
+
+@pytest.mark.parametrize("name", ["csresnext50_ws_mi", "csresnext50_ws_mi.some_tag"])
+def test_an_unknown_name_is_the_users_error_with_near_names(name):
+    with pytest.raises(UserError, match=r"unknown model 'csresnext50_ws_mi.*Did you mean csresnext50_ws_mi2"):
+        backbones.create_model(name)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/something", "local-dir:/nowhere"])
+def test_names_from_elsewhere_are_handed_to_timm(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options)))
+    backbones.create_model(name, num_classes=3)
+    assert asked == [(name, {"num_classes": 3})]
+
+
+def test_a_name_cannot_be_registered_twice(tiny_row):
+    with pytest.raises(ValueError, match="csresnext50 is registered already"):
+        register("csresnext50", tiny_row, top1=1, top5=2, certainty="low")
+
+
+def test_override_separates_the_rows_fields_from_the_rest(tiny_row):
+    row, rest = override(tiny_row, {"act": "swish", "num_classes": 3})
+    assert row.act == "swish"
+    assert row.stages == tiny_row.stages
+    assert rest == {"num_classes": 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"certainty": "exakt"}, "Did you mean exact"),
+        ({"top1": 95.0, "top5": 90.0}, "top1=95.0, top5=90.0"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused(tiny_row, changes, message):
+    figures = {"parent": None, "top1": 70.0, "top5": 90.0, "certainty": "low"}
+    with pytest.raises(ValueError, match=message):
+        Variant("tiny", tiny_row, **{**figures, **changes})
