@@ -1,0 +1,269 @@
+"""The Recipe: every choice of a training run, as frozen dataclasses with a docstring under each field.
+
+Values come from the command line, else from the YAML file, else from the defaults below, which are
+darknet's for ImageNet. Nothing here imports torch, and no layer ever sees a Recipe: values travel by argument.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from backbones.errors import UserError
+
+Interpolation = Literal["bilinear", "bicubic"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LoaderName = Literal["dali", "reference", "synthetic"]
+
+
+def require(condition: bool, option: str, value: object, rule: str) -> None:  # noqa: FBT001
+    """Raise ``UserError("option=value must ...")`` unless ``condition`` holds."""
+    if not condition:
+        raise UserError(f"{option}={value!r} {rule}")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a network input; stored in the checkpoint, so that evaluation repeats it."""
+
+    crop_pct: float = 1.0
+    """Centre crop as a share of the resized short side: the short side becomes img_size / crop_pct pixels."""
+    interpolation: Interpolation = "bilinear"
+    """Filter of every resize (antialiased)."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Subtracted from RGB in [0, 1]. darknet subtracts nothing."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divides RGB after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.crop_pct <= 1, "preprocess.crop_pct", self.crop_pct, "must lie in (0, 1]")
+        require(min(self.std) > 0, "preprocess.std", self.std, "must be positive")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random resized crop and flip of a training image."""
+
+    scale: tuple[float, float] = (0.33, 1.0)
+    """Smallest and largest share of the image's area that the crop covers."""
+    ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+    """Smallest and largest width / height of the crop before it is resized to a square."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        require(0 < low <= high <= 1, "augment.scale", self.scale, "must satisfy 0 < low <= high <= 1")
+        low, high = self.ratio
+        require(0 < low <= high, "augment.ratio", self.ratio, "must satisfy 0 < low <= high")
+        require(0 <= self.hflip <= 1, "augment.hflip", self.hflip, "must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Images and labels of a batch mixed with each other (darknet's mosaic=1 cutmix=1)."""
+
+    mosaic: bool = True
+    """Cut images into four quadrants taken from four images."""
+    cutmix: bool = True
+    """Paste a rectangle of one image into another."""
+    prob: float = 0.5
+    """Share of groups of four images that are mixed; with mosaic and cutmix on, each takes half of them."""
+    smoothing: float = 0.1
+    """Label smoothing eps: 1 - eps for the label, eps / (classes - 1) for every other class."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.prob <= 1, "mixing.prob", self.prob, "must lie in [0, 1]")
+        require(0 <= self.smoothing < 1, "mixing.smoothing", self.smoothing, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Size of the data set that --loader synthetic makes up."""
+
+    classes: int = 1000
+    """Number of classes."""
+    train_per_class: int = 1281
+    """Training images of each class."""
+    val_per_class: int = 50
+    """Validation images of each class."""
+
+    def __post_init__(self) -> None:
+        for option in ("classes", "train_per_class", "val_per_class"):
+            require(getattr(self, option) > 0, f"synthetic.{option}", getattr(self, option), "must be positive")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """SGD and its poly schedule, as darknet's [net] section has them."""
+
+    momentum: float = 0.9
+    """Momentum of SGD (not Nesterov)."""
+    weight_decay: float = 5e-4
+    """L2 decay of convolution and classifier weights; biases, norms and fusion weights have none."""
+    power: float = 4.0
+    """Exponent of the poly decay and of the burn-in."""
+    burn_in: int | None = None
+    """Steps of burn-in; unset: 1000, or a tenth of the run where that is less."""
+    clip_grad: float | None = None
+    """Clip the global gradient norm to this value; unset: no clipping."""
+    bn_momentum: float = 0.01
+    """BatchNorm momentum. 0.01 is darknet's; a run of a few hundred steps needs 0.1."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "must lie in [0, 1)")
+        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative")
+        require(self.power > 0, "optim.power", self.power, "must be positive")
+        require(self.burn_in is None or self.burn_in >= 0, "optim.burn_in", self.burn_in, "must not be negative")
+        require(
+            self.clip_grad is None or self.clip_grad > 0,
+            "optim.clip_grad",
+            self.clip_grad,
+            "must be positive",
+        )
+        require(0 < self.bn_momentum <= 1, "optim.bn_momentum", self.bn_momentum, "must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Exponential moving average of the weights (timm's ModelEmaV3)."""
+
+    decay: float = 0.9998
+    """Share of the old average kept in each step."""
+    warmup: bool = True
+    """Let the decay grow from 0 during the first steps."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.decay < 1, "ema.decay", self.decay, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is reported, and where."""
+
+    interval: int = 50
+    """Steps between two log rows (the only steps at which the device is waited for)."""
+    wandb_project: str = "backbones"
+    """W&B project."""
+    wandb_mode: Literal["online", "offline"] | None = None
+    """Unset: what the environment variable WANDB_MODE says, else online."""
+
+    def __post_init__(self) -> None:
+        require(self.interval > 0, "log.interval", self.interval, "must be positive")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. The resolved recipe is written to the run folder and can be run again as it is."""
+
+    model: str = "csresnext50_ws_mi2"
+    """Name of the network: one of ours or any timm model."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the network, such as {act: leaky}."""
+    data_dir: str | None = None
+    """Folder with train/CLASS/*.jpg and val/CLASS/*.jpg."""
+    output: str | None = None
+    """Run folder; must not be in use. Unset: runs/DATE-TIME-MODEL."""
+    resume: str | None = None
+    """Run folder or checkpoint to go on from, with its own recipe unless options say otherwise."""
+    batch_size: int = 128
+    """Images per optimizer step, over all processes and accumulation steps together."""
+    grad_accum_steps: int = 1
+    """Micro-batches that a step's gradient is summed over (darknet's subdivisions)."""
+    epochs: int | None = None
+    """Length of the run in passes over the training set; 120 when neither epochs nor steps is given."""
+    steps: int | None = None
+    """Length of the run in optimizer steps, in place of epochs."""
+    lr: float = 0.1
+    """Learning rate at the end of burn-in, for the whole batch_size; never scaled by the number of GPUs."""
+    seed: int = 0
+    """Fixes the initial weights, the order of images, their augmentation and the mixing."""
+    img_size: int = 256
+    """Height and width of the network input in pixels."""
+    loader: LoaderName = "dali"
+    """Who decodes: NVIDIA DALI, the slow torchvision reference, or synthetic images without a data set."""
+    workers: int = 4
+    """Decoding threads per process."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: a GPU where there is one."""
+    precision: Precision = "auto"
+    """auto: what accelerate launch was told (its --mixed_precision)."""
+    channels_last: bool = True
+    """Keep activations in NHWC memory order."""
+    torchcompile: bool = False
+    """Compile the network with torch.compile."""
+    grad_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    model_ema: bool = False
+    """Keep, evaluate and save an exponential moving average of the weights."""
+    log_wandb: bool = False
+    """Mirror every logged row to Weights & Biases; the files in the run folder are always written."""
+    val_interval: int = 1
+    """Epochs between two validations (and checkpoints); the last epoch always has one."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """How an image becomes a network input."""
+    augment: Augment = field(default_factory=Augment)
+    """Random resized crop and flip."""
+    mixing: Mixing = field(default_factory=Mixing)
+    """Mosaic, cutmix and label smoothing."""
+    synthetic: Synthetic = field(default_factory=Synthetic)
+    """What --loader synthetic makes up."""
+    optim: Optim = field(default_factory=Optim)
+    """SGD and its schedule."""
+    ema: Ema = field(default_factory=Ema)
+    """The moving average that model_ema switches on."""
+    log: Log = field(default_factory=Log)
+    """What is reported, and where."""
+
+    def __post_init__(self) -> None:
+        for option in ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval"):
+            require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
+        require(self.lr > 0, "lr", self.lr, "must be positive")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2**63)")
+        for option in ("epochs", "steps"):
+            value = getattr(self, option)
+            require(value is None or value > 0, option, value, "must be positive")
+        if self.epochs is not None and self.steps is not None:
+            raise UserError(
+                f"epochs={self.epochs} and steps={self.steps} both say how long the run is: "
+                "unset one of them (--steps null or --epochs null)."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain, nested dictionaries of YAML types."""
+        return _plain(asdict(self))
+
+
+def run_length(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Return the number of optimizer steps of the run."""
+    return recipe.steps or (recipe.epochs or 120) * steps_per_epoch
+
+
+def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
+    """Return the steps of burn-in; a burn-in that would never end is an error."""
+    if recipe.optim.burn_in is None:
+        return min(1000, total_steps // 10)
+    require(
+        recipe.optim.burn_in < total_steps,
+        "optim.burn_in",
+        recipe.optim.burn_in,
+        f"must be smaller than the run's {total_steps} steps",
+    )
+    return recipe.optim.burn_in
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return {dotted option: (old, new)} for every value in which two recipes differ."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed |= differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed[prefix + key] = (before, after)
+    return dict(sorted(changed.items()))
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, all the way down: YAML has no tuple."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value

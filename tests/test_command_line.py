@@ -1,0 +1,101 @@
+"""Command line > file > default, and every mistake named."""
+
+import pytest
+
+from backbones.command_line import parse
+from backbones.errors import UserError
+from backbones.recipe import Recipe
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(config):
+    file = config("lr: 0.3\nseed: 5\noptim:\n  power: 2")
+    recipe = parse(Recipe, ["--config", file, "--lr", "0.7"])
+    assert (recipe.lr, recipe.seed, recipe.optim.power, recipe.optim.momentum) == (0.7, 5, 2, 0.9)
+
+
+def test_the_file_given_by_the_program_loses_against_the_one_on_the_command_line(config, tmp_path):
+    first = tmp_path / "first.yaml"
+    first.write_text("lr: 0.1\nseed: 1")
+    recipe = parse(Recipe, ["-c", config("lr: 0.2")], config=first)
+    assert (recipe.lr, recipe.seed) == (0.2, 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "read"),
+    [
+        (["--batch-size", "7"], lambda r: r.batch_size == 7),
+        (["--batch_size=7"], lambda r: r.batch_size == 7),
+        (["-b", "7"], lambda r: r.batch_size == 7),
+        (["--smoothing", "0"], lambda r: r.mixing.smoothing == 0),
+        (["--mixing.smoothing", "0"], lambda r: r.mixing.smoothing == 0),
+        (["--scale", "[0.2,0.4]"], lambda r: r.augment.scale == (0.2, 0.4)),
+        (["--no-channels-last"], lambda r: r.channels_last is False),
+        (["--channels-last", "false"], lambda r: r.channels_last is False),
+        (["--no-mosaic"], lambda r: r.mixing.mosaic is False),
+        (["--log-wandb", "--lr", "1e-4"], lambda r: r.log_wandb and r.lr == 1e-4),
+        (["--model-ema"], lambda r: r.model_ema),
+        (["--model-args", "{act: leaky}"], lambda r: r.model_args == {"act": "leaky"}),
+        (["--epochs", "null"], lambda r: r.epochs is None),
+    ],
+)
+def test_options_can_be_spelled_as_timm_spells_them(argv, read):
+    assert read(parse(Recipe, argv))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lrr", "1"], r"unknown option --lrr\. Did you mean --lr\?"),
+        (["--smoothingg", "0"], "Did you mean --smoothing"),
+        (["--optim.momentumm", "0"], "unknown option --optim.momentumm.*--optim.momentum"),
+        (["--loader", "dal"], "loader=dal is not valid: it must be dali or reference or synthetic. Did you mean dali"),
+        (["--seed", "1.5"], "seed=1.5 is not valid: it must be an integer"),
+        (["--epochs", "many"], "epochs=many is not valid: it must be an integer or null"),
+        (["--scale", "[1,2,3]"], "augment.scale=.* must be 2 numbers"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: there is no such file"),
+        (["--ema.decay", "2"], r"ema.decay=2.0 must lie in \[0, 1\)"),
+        (["junk"], "unknown option junk"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse(Recipe, argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("smoothing: 0", "recipe.yaml: unknown option 'smoothing'"),
+        ("optim:\n  momentumm: 1", "recipe.yaml: optim: unknown option 'momentumm'. Did you mean momentum"),
+        ("lr: 1\nlr: 2", r"recipe.yaml:2: duplicate key 'lr' \(also on line 1\)"),
+        ("lr: fast", "recipe.yaml: lr=fast is not valid: it must be a number"),
+        ("seed: 010", "seed=010 is not valid: it must be an integer"),
+        ("loader: torch", "loader=torch is not valid: it must be dali or reference or synthetic"),
+        ("optim: 3", "recipe.yaml: optim: expected `option: value` lines, found 3"),
+        ("- lr", "recipe.yaml: expected `option: value` lines"),
+        ("lr: [", "recipe.yaml:1: "),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(config, text, message):
+    with pytest.raises(UserError, match=message):
+        parse(Recipe, ["--config", config(text)])
+
+
+def test_the_help_shows_dashes_and_what_each_field_means(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(Recipe, ["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert "--batch-size" in shown
+    assert "--batch_size" not in shown
+    assert "Images per optimizer step" in shown

@@ -1,0 +1,115 @@
+"""The recipe refuses what cannot be meant, and survives YAML."""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from backbones.command_line import parse
+from backbones.errors import UserError
+from backbones.recipe import (
+    Augment,
+    Ema,
+    Log,
+    Mixing,
+    Optim,
+    Preprocess,
+    Recipe,
+    Synthetic,
+    burn_in_steps,
+    differences,
+    run_length,
+)
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "value"),
+    [
+        (Preprocess, "crop_pct", 0.0),
+        (Preprocess, "std", (1.0, 0.0, 1.0)),
+        (Augment, "scale", (0.5, 0.2)),
+        (Augment, "scale", (0.5, 1.5)),
+        (Augment, "ratio", (0.0, 1.0)),
+        (Augment, "hflip", 1.5),
+        (Mixing, "prob", -0.1),
+        (Mixing, "smoothing", 1.0),
+        (Synthetic, "classes", 0),
+        (Optim, "momentum", 1.0),
+        (Optim, "weight_decay", -1.0),
+        (Optim, "power", 0.0),
+        (Optim, "burn_in", -1),
+        (Optim, "clip_grad", 0.0),
+        (Optim, "bn_momentum", 0.0),
+        (Ema, "decay", 1.0),
+        (Log, "interval", 0),
+        (Recipe, "batch_size", 0),
+        (Recipe, "lr", 0.0),
+        (Recipe, "seed", -1),
+        (Recipe, "steps", 0),
+    ],
+)
+def test_a_value_out_of_range_is_named(group, option, value):
+    with pytest.raises(UserError, match=rf"{option}=.*must"):
+        group(**{option: value})
+
+
+def test_the_length_of_a_run_is_given_once():
+    with pytest.raises(UserError, match="epochs=3 and steps=40 both say"):
+        Recipe(epochs=3, steps=40)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"),
+    [(Recipe(steps=7), 7), (Recipe(epochs=3), 30), (Recipe(), 1200)],
+    ids=["steps", "epochs", "none"],
+)
+def test_the_run_is_as_long_as_the_recipe_says(recipe, steps):
+    assert run_length(recipe, steps_per_epoch=10) == steps
+
+
+@pytest.mark.parametrize(
+    ("burn_in", "total", "steps"), [(None, 1_200_000, 1000), (None, 500, 50), (0, 10, 0), (9, 10, 9)]
+)
+def test_burn_in_fits_the_run(burn_in, total, steps):
+    assert burn_in_steps(Recipe(optim=Optim(burn_in=burn_in)), total) == steps
+
+
+def test_a_burn_in_that_never_ends_is_refused():
+    with pytest.raises(UserError, match=r"optim.burn_in=10 must be smaller than the run's 10 steps"):
+        burn_in_steps(Recipe(optim=Optim(burn_in=10)), 10)
+
+
+def test_a_recipe_written_as_yaml_reads_back_as_the_same_recipe(tmp_path):
+    recipe = replace(Recipe(), model_args={"act": "leaky"}, lr=3e-5, augment=Augment(scale=(0.2, 0.9)))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict()))
+    assert parse(Recipe, [], config=tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_every_config_file_is_a_valid_recipe(config):
+    assert parse(Recipe, ["--config", str(config)]).model == "csresnext50_ws_mi2"
+
+
+def test_omega_is_what_darknet_trained():
+    recipe = parse(Recipe, ["--config", str(next(path for path in CONFIGS if path.name == "omega.yaml"))])
+    assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.img_size) == (1_200_000, 128, 0.1, 256)
+    assert (recipe.optim.momentum, recipe.optim.weight_decay, recipe.optim.power) == (0.9, 0.0005, 4)
+    assert (recipe.optim.burn_in, recipe.optim.bn_momentum, recipe.mixing.smoothing) == (1000, 0.01, 0.1)
+
+
+def test_differences_name_each_option_once():
+    changed = differences(Recipe().to_dict(), replace(Recipe(), lr=0.2, mixing=Mixing(prob=0.1)).to_dict())
+    assert changed == {"lr": (0.1, 0.2), "mixing.prob": (0.5, 0.1)}
+
+
+def test_every_field_says_what_it_means():
+    source = Path(__file__).parents[1].joinpath("backbones/recipe.py").read_text()
+    for group in (Recipe, Preprocess, Augment, Mixing, Synthetic, Optim, Ema, Log):
+        assert is_dataclass(group)
+        for field in fields(group):
+            declaration = source[source.index(f"class {group.__name__}:") :]
+            declaration = declaration[declaration.index(f"    {field.name}: ") :].split("\n")
+            assert declaration[1].lstrip().startswith('"""'), f"{group.__name__}.{field.name} has no docstring"
