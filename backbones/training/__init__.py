@@ -1,0 +1,1 @@
+"""Optimization, evaluation, checkpoints and tracking: never imports models or data."""

@@ -1,0 +1,60 @@
+"""What a run says at its start and at its end, and what it warns of before it costs a week."""
+
+from pathlib import Path
+from typing import Any
+
+from backbones.recipe import Recipe, burn_in_steps
+from backbones.training.evaluate import Evaluation
+from backbones.training.launch import command_line
+from backbones.training.loop import Run
+
+_TIME_CONSTANTS = 10
+"""Updates, in units of 1 / momentum, after which BatchNorm has forgotten its initial statistics."""
+
+
+def introduce(
+    run: Run,
+    recipe: Recipe,
+    folder: Path,
+    changed: dict[str, tuple[Any, Any]],
+    *,
+    train_size: int,
+    classes: int,
+) -> None:
+    """Say what is about to be trained, on what, where it goes, and what ``changed`` since the checkpoint."""
+    steps = run.train_batches.steps_per_epoch
+    processes, accumulated = run.accelerator.num_processes, recipe.grad_accum_steps
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    each = recipe.batch_size // (processes * accumulated)
+    lines = (
+        f"run folder  {folder}",
+        f"model       {recipe.model}, {parameters / 1e6:.2f} M parameters, on {run.accelerator.device}, "
+        f"mixed precision {run.accelerator.mixed_precision}",
+        f"data        {train_size} training and {run.val_size} validation images in {classes} classes; "
+        f"the last {train_size - steps * recipe.batch_size} of each epoch's order are dropped",
+        f"batch       {recipe.batch_size} images per step = {processes} processes x {each} x {accumulated} accumulated",
+        f"length      {run.total_steps} steps of {steps} per epoch, from step {run.step}; "
+        f"lr {recipe.lr} after {burn_in_steps(recipe, run.total_steps)} steps of burn-in",
+    )
+    changes = [f"changed     {option}: {before!r} -> {after!r}" for option, (before, after) in changed.items()]
+    for line in (*lines, *changes, *warnings_of(run, recipe)):
+        run.progress.print(line)
+
+
+def warnings_of(run: Run, recipe: Recipe) -> list[str]:
+    """Return a line for each setting that would quietly spoil this run."""
+    momentum, updates = recipe.optim.bn_momentum, run.total_steps * recipe.grad_accum_steps
+    if momentum >= 0.1 or updates * momentum >= _TIME_CONSTANTS:
+        return []
+    return [
+        f"warning     --bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run "
+        f"of {updates}: validation will lag behind. 0.1 suits short runs."
+    ]
+
+
+def conclude(run: Run, recipe: Recipe, folder: Path, evaluation: Evaluation) -> None:
+    """Say what came out, where it is, and how to go on."""
+    longer = f"--steps {2 * recipe.steps}" if recipe.steps else f"--epochs {2 * (recipe.epochs or 120)}"
+    run.progress.print(f"\nrun folder  {folder}\nresult      {evaluation}")
+    run.progress.print(f"evaluate    python eval.py --ckpt {folder}")
+    run.progress.print(f"resume      {command_line()} --resume {folder} {longer}")

@@ -1,0 +1,122 @@
+"""Checkpoints: safetensors for weights, plain types for the rest, replaced as a whole or not at all.
+
+    RUN/last/   model.safetensors  [ema.safetensors]  state.pt
+    RUN/best/   model.safetensors  [ema.safetensors]
+
+Each weights file carries its own description (architecture, classes, preprocessing, figures) in its header, so
+that it can be evaluated alone. ``state.pt`` holds what only training needs, loaded with ``weights_only=True``.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from backbones.errors import UserError
+
+FORMAT = 1
+MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
+_HEADER = "backbones"
+
+Weights = Mapping[str, Tensor]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Weights,
+    description: dict[str, Any],
+    *,
+    ema: Weights | None = None,
+    state: Any = None,
+) -> None:
+    """Write a checkpoint folder; until it is complete, the one that was there stays the valid one."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    header = {_HEADER: json.dumps({"format": FORMAT, **description})}
+    _save_weights(model, fresh / MODEL, header)
+    if ema is not None:
+        _save_weights(ema, fresh / EMA, header)
+    if state is not None:
+        torch.save(state, fresh / STATE)
+    _put_in_place(fresh, folder)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint folder or weights file that ``path`` means; a run folder means its ``last``.
+
+    Raises ``UserError`` when nothing is there.
+    """
+    if path.is_file():
+        return path
+    for folder in (path, path / "last", path / "last.old"):
+        if (folder / MODEL).is_file():
+            return folder
+    if path.exists():
+        raise UserError(f"{path} holds no checkpoint: expected {MODEL} in it or in {path / 'last'}.")
+    near = [str(other) for other in path.parent.glob(f"{path.name[:3]}*")][:3] if path.parent.is_dir() else []
+    raise UserError(f"there is no {path}." + (f" Did you mean {', '.join(near)}?" if near else ""))
+
+
+def weights_file(checkpoint: Path, *, ema: bool = True) -> Path:
+    """Return the weights file of a checkpoint: the averaged weights where there are any and ``ema`` is set."""
+    if checkpoint.is_file():
+        return checkpoint
+    return checkpoint / (EMA if ema and (checkpoint / EMA).is_file() else MODEL)
+
+
+def read_description(file: Path) -> dict[str, Any] | None:
+    """Return what a weights file says about itself, or None for a file that is not from this project."""
+    try:
+        with safe_open(file, framework="pt") as weights:
+            header = (weights.metadata() or {}).get(_HEADER)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a readable safetensors file: {error}") from None
+    return json.loads(header) if header else None
+
+
+def load_weights(model: nn.Module, file: Path, *, name: str = "the network") -> None:
+    """Load a weights file; every tensor must be there, fit, and have a place."""
+    try:
+        weights = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a readable safetensors file: {error}") from None
+    own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    extra = sorted(weights.keys() - own.keys())
+    misfits = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if missing or extra or misfits:
+        raise UserError(f"{file} holds another architecture than {name}: {_mismatch(missing, extra, misfits)}.")
+    model.load_state_dict(weights)
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the training state of a checkpoint folder, read without running any code from it."""
+    file = checkpoint / STATE
+    if not file.is_file():
+        raise UserError(f"{checkpoint} cannot be resumed: it has no {STATE} (only RUN/last has one).")
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _save_weights(weights: Weights, file: Path, header: dict[str, str]) -> None:
+    save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _mismatch(missing: list[str], extra: list[str], misfits: list[str]) -> str:
+    parts = {"missing": missing, "unknown": extra, "of another shape": misfits}
+    return "; ".join(f"{len(keys)} tensors {what}, first {keys[0]}" for what, keys in parts.items() if keys)

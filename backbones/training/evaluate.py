@@ -1,0 +1,66 @@
+"""Exact top-1, top-5 and loss over a split: one function for training and for eval.py."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from backbones.errors import UserError
+from backbones.training.metrics import topk_correct
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a whole split."""
+
+    top1: float
+    """Per cent of images whose label has the highest logit."""
+    top5: float
+    """Per cent of images whose label is among the five highest logits."""
+    loss: float
+    """Mean cross-entropy against the hard labels, to four decimals (rounding hides the order of summation)."""
+    n: int
+    """Images counted."""
+
+    def __str__(self) -> str:
+        return f"top-1 {self.top1:.3f} %  top-5 {self.top5:.3f} %  loss {self.loss:.4f}  n {self.n}"
+
+    def metrics(self, prefix: str) -> dict[str, Any]:
+        """Return the figures as ``{prefix/top1: ...}``."""
+        return {f"{prefix}/{key}": value for key, value in asdict(self).items()}
+
+
+@torch.inference_mode()
+def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[Any], *, expected: int) -> Evaluation:
+    """Evaluate ``model`` on this process's ``batches`` and add the counts of all processes.
+
+    Each batch has ``images`` (N, 3, H, W) and ``labels`` (N,). Raises ``UserError`` when the images counted
+    are not the ``expected`` size of the split.
+    """
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+    for batch in batches:
+        with accelerator.autocast():
+            logits = model(batch.images)
+        sums += _counts(logits.float(), batch.labels)
+    model.train(was_training)
+    total = cast(Tensor, accelerator.reduce(sums, reduction="sum"))
+    return _evaluation(total.tolist(), expected)
+
+
+def _counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (top-1 hits, top-5 hits, summed loss, images) of one batch as float64."""
+    loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    return torch.stack([*topk_correct(logits, labels).double(), loss, loss.new_tensor(len(labels))])
+
+
+def _evaluation(sums: list[float], expected: int) -> Evaluation:
+    top1, top5, loss, n = sums
+    if n != expected:
+        raise UserError(f"evaluated {n:.0f} images, but the split has {expected}: the figures would be wrong.")
+    return Evaluation(top1=100 * top1 / n, top5=100 * top5 / n, loss=round(loss / n, 4), n=int(n))

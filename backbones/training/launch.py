@@ -1,0 +1,103 @@
+"""One Accelerator per process, as the launcher asked for it, and loud when the launcher did something else."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from backbones.errors import UserError
+from backbones.recipe import Precision
+
+_ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+
+
+def create_accelerator(
+    *, precision: Precision = "auto", device: str = "auto", grad_accum_steps: int = 1
+) -> Accelerator:
+    """Return the Accelerator of this process.
+
+    Raises ``UserError`` when fewer processes run than the launcher was asked for, or when the launcher's mixed
+    precision and ``precision`` contradict each other.
+    """
+    accelerator = Accelerator(
+        cpu=device == "cpu" or not torch.cuda.is_available(),
+        mixed_precision=mixed_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION")),
+        gradient_accumulation_steps=grad_accum_steps,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    check_processes(accelerator.num_processes, requested_processes(_launcher_words()))
+    return accelerator
+
+
+def mixed_precision(precision: Precision, launched: str | None) -> str:
+    """Return accelerate's name of the precision; the launcher's "no" is its default and gives way."""
+    launched = launched or "no"
+    if precision == "auto":
+        return launched
+    wanted = _ACCELERATE_NAMES[precision]
+    if launched not in ("no", wanted):
+        raise UserError(f"--precision {precision}, but accelerate was launched with mixed_precision {launched}.")
+    return wanted
+
+
+def precision_name(accelerator: Accelerator) -> str:
+    """Return the accelerator's precision in the recipe's words."""
+    return {name: key for key, name in _ACCELERATE_NAMES.items()}[accelerator.mixed_precision]
+
+
+def command_line() -> str:
+    """Return the words up to the script's own options that started this process, to be shown to the user."""
+    words = _launcher_words()
+    launcher = next((i for i, word in enumerate(words) if Path(word).name in _LAUNCHERS), None)
+    script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
+    if launcher is None or script is None or script < launcher:
+        return f"python {sys.argv[0]}"
+    return shlex.join(["accelerate", *words[launcher + 1 : script + 1]])
+
+
+def requested_processes(launcher: list[str]) -> int | None:
+    """Return the process count that the words of an ``accelerate launch`` command line ask for, or None."""
+    if not any(Path(word).name in _LAUNCHERS for word in launcher):
+        return None
+    options = {key.replace("-", "_"): value for key, value in _options(launcher)}
+    if "__num_processes" in options:
+        return int(options["__num_processes"])
+    return _processes_in(Path(options["__config_file"])) if "__config_file" in options else None
+
+
+def check_processes(running: int, requested: int | None) -> None:
+    """Refuse to train on fewer processes than were asked for."""
+    if requested is not None and running < requested:
+        raise UserError(
+            f"accelerate launch was asked for {requested} processes but started {running}: with --cpu, and without "
+            "--multi_gpu, it ignores --num_processes. Use `accelerate launch --config_file "
+            "configs/accelerate/cpu2.yaml ...` for two CPU processes."
+        )
+
+
+def _launcher_words() -> list[str]:
+    parent = psutil.Process().parent()
+    try:
+        return parent.cmdline() if parent else []
+    except psutil.Error:
+        return []
+
+
+def _options(words: list[str]) -> Iterator[tuple[str, str]]:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        yield option, value if equals else following
+
+
+def _processes_in(config: Path) -> int | None:
+    try:
+        return int(yaml.safe_load(config.read_text())["num_processes"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,27 @@
+"""The learning rate as a pure function of the step: nothing to save, nothing that can step twice."""
+
+from collections.abc import Callable
+
+from torch.optim import Optimizer
+
+Schedule = Callable[[int], float]
+
+
+def poly_with_burn_in(*, lr: float, total_steps: int, burn_in: int, power: float) -> Schedule:
+    """Return darknet's ``policy=poly`` with ``burn_in``: step -> learning rate.
+
+    Steps count from 1, as darknet evaluates the rate after counting the batch: lr (step / burn_in)^power while
+    step < burn_in, then lr (1 - step / total_steps)^power, which is 0 for the very last step.
+    """
+
+    def at(step: int) -> float:
+        share = step / burn_in if step < burn_in else 1 - step / total_steps
+        return lr * share**power
+
+    return at
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every parameter group the learning rate ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,109 @@
+"""What a checkpoint of a run holds, so that it goes on as the same run, and the refusal to go on as another."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backbones.errors import UserError
+from backbones.recipe import Recipe, differences
+from backbones.training.checkpoint import (
+    find_checkpoint,
+    load_state,
+    load_weights,
+    save_checkpoint,
+    weights_file,
+)
+from backbones.training.evaluate import Evaluation
+from backbones.training.launch import precision_name
+from backbones.training.loop import Run
+
+FIXED = ("model", "model_args", "batch_size", "seed")
+"""Options that decide which network it is and which images each step sees: a resumed run must keep them."""
+FREE = ("output", "resume", "data_dir", "workers", "device")
+"""Options that change nothing of what is computed."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Writes and reads the checkpoints of one run."""
+
+    folder: Path
+    """The run folder."""
+    recipe: Recipe
+    classes: tuple[str, ...]
+    """Class names in the order of the logits."""
+    fingerprint: str
+    """Of the training images."""
+
+    def __call__(self, run: Run, evaluations: dict[str, Evaluation], is_best: bool) -> None:  # noqa: FBT001
+        """Write ``last`` (with the training state) and, when it is, ``best``."""
+        about = self.description(run, evaluations)
+        model, ema = run.plain_model.state_dict(), run.ema.module.state_dict() if run.ema else None
+        save_checkpoint(self.folder / "last", model, about, ema=ema, state=self.training_state(run))
+        if is_best:
+            save_checkpoint(self.folder / "best", model, about, ema=ema)
+
+    def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
+        """Return what a weights file says about itself: all that eval.py needs."""
+        recipe = self.recipe.to_dict()
+        return {
+            "architecture": recipe["model"],
+            "model_args": recipe["model_args"],
+            "classes": self.classes,
+            "img_size": recipe["img_size"],
+            "preprocess": recipe["preprocess"],
+            "precision": precision_name(run.accelerator),
+            "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
+            "step": run.step,
+            "epoch": run.step / run.train_batches.steps_per_epoch,
+            "evaluations": {name: asdict(evaluation) for name, evaluation in evaluations.items()},
+        }
+
+    def training_state(self, run: Run) -> dict[str, Any]:
+        """Return everything else, as plain types. The data, the schedule and dropout need the step alone."""
+        scaler = run.accelerator.scaler
+        return {
+            "step": run.step,
+            "best_top1": run.best_top1,
+            "optimizer": run.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "recipe": self.recipe.to_dict(),
+            "fingerprint": self.fingerprint,
+            "world_size": run.accelerator.num_processes,
+            "torch": str(torch.__version__),
+            "wandb_id": run.tracker.wandb.id if run.tracker and run.tracker.wandb else None,
+        }
+
+    def read_state(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+        """Return the training state to go on from, and which options changed since.
+
+        Raises ``UserError`` when there is none, or when it is of another network or data set.
+        """
+        state = load_state(find_checkpoint(Path(str(self.recipe.resume))))
+        changed = differences(state["recipe"], self.recipe.to_dict())
+        for option, (before, after) in changed.items():
+            if option.partition(".")[0] in FIXED:
+                raise UserError(
+                    f"--resume: the checkpoint was made with {option}={before!r}, not {after!r}; a run cannot "
+                    "change that half-way. Drop the option, or start a new run."
+                )
+        if state["fingerprint"] != self.fingerprint:
+            raise UserError(
+                "--resume: the training images (names, classes or labels) are not those of the checkpoint; "
+                "point --data-dir to the same data set, or start a new run."
+            )
+        return state, {key: values for key, values in changed.items() if key not in FREE}
+
+    def restore(self, run: Run, state: dict[str, Any]) -> None:
+        """Put the run where the checkpoint was written."""
+        checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
+        load_weights(run.plain_model, weights_file(checkpoint, ema=False), name=self.recipe.model)
+        if run.ema:
+            load_weights(run.ema.module, weights_file(checkpoint, ema=True), name=self.recipe.model)
+        run.optimizer.load_state_dict(state["optimizer"])
+        if run.accelerator.scaler and state["scaler"]:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
+        run.step = run.progress.first = state["step"]
+        run.best_top1 = state["best_top1"]

@@ -1,0 +1,106 @@
+"""Evaluate a checkpoint: checkpoint -> model, validation data -> top-1, top-5, loss, n.
+
+python eval.py --ckpt RUN [--data-dir DIR] [--json FILE]
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+
+from backbones.command_line import parse
+from backbones.commands.restored import Restored, restore_model
+from backbones.data.index import Index, validation
+from backbones.data.loader import EvalLoader
+from backbones.errors import UserError, exit_on_user_error
+from backbones.training.evaluate import Evaluation, evaluate
+from backbones.training.launch import create_accelerator
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, on what. Everything about the network comes from the checkpoint."""
+
+    ckpt: str
+    """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
+    data_dir: str | None = None
+    """Folder with val/CLASS/*.jpg; unset: the one that the checkpoint was trained on."""
+    json: str | None = None
+    """File to write the figures to."""
+    model: str | None = None
+    """Name of the network, for a weights file that does not say (it must agree with one that does)."""
+    ema: bool = True
+    """Evaluate the averaged weights where the checkpoint has them."""
+    batch_size: int = 64
+    """Images per batch of each process."""
+    loader: Literal["dali", "reference"] = "dali"
+    """Who decodes: NVIDIA DALI or the slow torchvision reference."""
+    workers: int = 4
+    """Decoding threads per process."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto: a GPU where there is one."""
+
+
+def main(argv: Sequence[str]) -> Evaluation:
+    """Evaluate as the command line says, print the figures and return them."""
+    options = parse(Options, argv, description=__doc__ or "")
+    restored = restore_model(options.ckpt, model=options.model, ema=options.ema)
+    accelerator = create_accelerator(precision=restored.precision, device=options.device)
+    index = validation_images(options, restored)
+    batches = val_loader(options, restored, index, accelerator)
+    evaluation = evaluate(accelerator, restored.model.to(accelerator.device), batches, expected=len(index))
+    if accelerator.is_main_process:
+        print(f"checkpoint  {restored.file}\nresult      {evaluation}")  # noqa: T201
+        write_json(options, restored, evaluation)
+    accelerator.end_training()
+    return evaluation
+
+
+def validation_images(options: Options, restored: Restored) -> Index:
+    """Return the validation images; their classes must be the ones the network was trained on."""
+    data_dir = options.data_dir or restored.data_dir
+    if data_dir is None:
+        raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
+    index = validation(data_dir)
+    if restored.classes is not None and index.classes != restored.classes:
+        differing = sorted(set(index.classes) ^ set(restored.classes))
+        raise UserError(
+            f"--data-dir {data_dir} has {len(index.classes)} classes, the checkpoint has {len(restored.classes)}; "
+            f"not in both: {', '.join(differing[:5])}."
+        )
+    return index
+
+
+def val_loader(options: Options, restored: Restored, index: Index, accelerator: Accelerator) -> EvalLoader:
+    """Return this process's share of the images, prepared as the checkpoint says."""
+    return EvalLoader(
+        index,
+        img_size=restored.img_size,
+        preprocess=restored.preprocess,
+        batch_size=options.batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=accelerator.device,
+        loader=options.loader,
+        workers=options.workers,
+    )
+
+
+def write_json(options: Options, restored: Restored, evaluation: Evaluation) -> None:
+    """Write the figures (percentages 0-100) where ``--json`` says."""
+    if options.json is not None:
+        figures: dict[str, Any] = {
+            **asdict(evaluation),
+            "model": restored.name,
+            "checkpoint": str(restored.file),
+        }
+        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main(sys.argv[1:])

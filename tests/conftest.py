@@ -1,0 +1,45 @@
+"""What tests of several parts share: a small data set of real JPEG files, and a fresh accelerate in each test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+CLASSES = ("ant", "bee", "cow", "dog")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_machine():
+    """One thread per process: the tests run side by side."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps its state for the process; a test that makes an Accelerator starts and leaves without one."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def reset() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory) -> Path:
+    """An ImageFolder tree: 4 classes of a colour each, 16 training and 5 validation images of a class."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 5)):
+        for label, name in enumerate(CLASSES):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                noise = random.integers(0, 60, (36, 44, 3))
+                noise[..., label % 3] += 60 + 60 * (label // 3)
+                Image.fromarray(noise.astype(np.uint8)).save(root / split / name / f"{number:03d}.jpg", quality=92)
+    return root

@@ -1,0 +1,120 @@
+"""Checkpoints come back as they were, whole or not at all."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backbones.errors import UserError
+from backbones.training.checkpoint import (
+    find_checkpoint,
+    load_state,
+    load_weights,
+    read_description,
+    save_checkpoint,
+    weights_file,
+)
+
+
+def network(seed: int = 0, channels: int = 4) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, channels, 3), torch.nn.BatchNorm2d(channels)).to(
+        memory_format=torch.channels_last
+    )
+
+
+def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, b.state_dict()[key]) for key, x in a.state_dict().items())
+
+
+def test_weights_average_description_and_state_come_back(tmp_path):
+    state = {"step": 7, "optimizer": {"momentum": [torch.ones(2)]}, "best_top1": 1.5, "name": None}
+    save_checkpoint(tmp_path / "last", network(0).state_dict(), {"step": 7}, ema=network(1).state_dict(), state=state)
+    plain, average = network(2), network(3)
+    load_weights(plain, weights_file(tmp_path / "last", ema=False))
+    load_weights(average, weights_file(tmp_path / "last"))
+    assert equal(plain, network(0))
+    assert equal(average, network(1))
+    assert read_description(weights_file(tmp_path / "last")) == {"format": 1, "step": 7}
+    assert load_state(tmp_path / "last")["step"] == 7
+
+
+def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_behind(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path / "last", network(step).state_dict(), {"step": step}, state={"step": step})
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert load_state(tmp_path / "last")["step"] == 2
+
+
+def test_a_save_that_fails_half_way_leaves_the_old_checkpoint(tmp_path):
+    save_checkpoint(tmp_path / "last", network(0).state_dict(), {"step": 1}, state={"step": 1})
+    with pytest.raises(AttributeError):
+        save_checkpoint(tmp_path / "last", network(1).state_dict(), {"step": 2}, state=lambda: None)
+    assert load_state(find_checkpoint(tmp_path))["step"] == 1
+    plain = network(2)
+    load_weights(plain, weights_file(find_checkpoint(tmp_path)))
+    assert equal(plain, network(0))
+
+
+def test_a_kill_between_the_two_renames_leaves_the_old_checkpoint_in_reach(tmp_path):
+    save_checkpoint(tmp_path / "last", network(0).state_dict(), {"step": 1}, state={"step": 1})
+    (tmp_path / "last").rename(tmp_path / "last.old")
+    assert load_state(find_checkpoint(tmp_path))["step"] == 1
+
+
+def test_a_run_folder_means_its_last_checkpoint(tmp_path):
+    for name in ("best", "last"):
+        save_checkpoint(tmp_path / name, network().state_dict(), {})
+    assert find_checkpoint(tmp_path) == tmp_path / "last"
+    assert find_checkpoint(tmp_path / "best") == tmp_path / "best"
+    assert find_checkpoint(tmp_path / "best" / "model.safetensors").is_file()
+
+
+def test_a_path_that_does_not_exist_is_an_error_with_near_names(tmp_path):
+    (tmp_path / "run-12").mkdir()
+    with pytest.raises(UserError, match=r"there is no .*run-13. Did you mean .*run-12\?"):
+        find_checkpoint(tmp_path / "run-13")
+
+
+def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds no checkpoint: expected model.safetensors"):
+        find_checkpoint(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused_by_name(tmp_path):
+    save_checkpoint(tmp_path / "last", network(channels=5).state_dict(), {})
+    with pytest.raises(UserError, match=r"another architecture than tiny: 6 tensors of another shape, first 0.weight"):
+        load_weights(network(), weights_file(tmp_path / "last"), name="tiny")
+
+
+def test_missing_and_unknown_tensors_are_named(tmp_path):
+    weights = dict(network().state_dict())
+    weights["extra"] = weights.pop("1.bias")
+    save_file({key: value.contiguous() for key, value in weights.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"1 tensors missing, first 1.bias; 1 tensors unknown, first extra"):
+        load_weights(network(), tmp_path / "w.safetensors")
+
+
+def test_a_file_that_is_not_safetensors_is_an_error(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"<html>")
+    for read in (read_description, lambda file: load_weights(network(), file)):
+        with pytest.raises(UserError, match="is not a readable safetensors file"):
+            read(tmp_path / "x.safetensors")
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (json.dumps, ({},))
+
+    (tmp_path / "last").mkdir()
+    torch.save({"step": Payload()}, tmp_path / "last" / "state.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_state(tmp_path / "last")
+
+
+def test_a_checkpoint_without_training_state_cannot_be_resumed(tmp_path):
+    save_checkpoint(tmp_path / "best", network().state_dict(), {})
+    with pytest.raises(UserError, match="cannot be resumed"):
+        load_state(tmp_path / "best")

@@ -1,0 +1,56 @@
+"""Evaluation counts each image once and says so."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from backbones.errors import UserError
+from backbones.training.evaluate import Evaluation, evaluate
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+class FakeBatch(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+def split_of(n: int, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor, list[FakeBatch]]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(n, 7, generator=generator)
+    labels = torch.randint(0, 7, (n,), generator=generator)
+    parts = zip(logits.split(sizes), labels.split(sizes), strict=True)
+    return logits, labels, [FakeBatch(images, part) for images, part in parts]
+
+
+@pytest.mark.parametrize("sizes", [[23], [16, 7], [1] * 23, [20, 3]])
+def test_the_figures_are_those_of_the_whole_split_however_it_is_batched(sizes):
+    logits, labels, batches = split_of(23, sizes)
+    evaluation = evaluate(Accelerator(cpu=True), torch.nn.Identity(), batches, expected=23)
+    top5 = (logits.topk(5).indices == labels[:, None]).any(1).double().mean().item()
+    assert evaluation.top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert evaluation.top5 == pytest.approx(100 * top5)
+    assert evaluation.loss == round(torch.nn.functional.cross_entropy(logits.double(), labels).item(), 4)
+    assert evaluation.n == 23
+
+
+@pytest.mark.parametrize("expected", [22, 24])
+def test_a_count_that_is_not_the_size_of_the_split_is_refused(expected):
+    _, _, batches = split_of(23, [23])
+    with pytest.raises(UserError, match=f"evaluated 23 images, but the split has {expected}"):
+        evaluate(Accelerator(cpu=True), torch.nn.Identity(), batches, expected=expected)
+
+
+def test_the_network_is_evaluated_in_eval_mode_and_left_as_it_was():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.9999), torch.nn.Identity()).train()
+    logits, labels, batches = split_of(23, [23])
+    evaluation = evaluate(Accelerator(cpu=True), model, batches, expected=23)
+    assert evaluation.top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
+    assert model.training
+
+
+def test_figures_are_named_for_the_log():
+    metrics = Evaluation(top1=50.0, top5=75.0, loss=1.5, n=4).metrics("val_ema")
+    assert metrics == {"val_ema/top1": 50.0, "val_ema/top5": 75.0, "val_ema/loss": 1.5, "val_ema/n": 4}

@@ -1,0 +1,67 @@
+"""The launcher's words are understood, and what it did not do is said."""
+
+import pytest
+
+from backbones.errors import UserError
+from backbones.training import launch
+from backbones.training.launch import check_processes, command_line, mixed_precision, requested_processes
+
+PYTHON = ["/usr/bin/python3", "/env/bin/accelerate", "launch"]
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        ([*PYTHON, "--cpu", "--num_processes", "2", "train_imagenet.py"], 2),
+        ([*PYTHON, "--num-processes=8", "train_imagenet.py"], 8),
+        (["python", "-m", "accelerate.commands.launch", "--num_processes", "3", "x.py"], 3),
+        ([*PYTHON, "train_imagenet.py", "--batch-size", "2"], None),
+        (["bash", "-c", "accelerate launch --num_processes 2 x.py"], None),
+        (["torchrun", "--nproc_per_node", "2", "x.py"], None),
+        ([], None),
+    ],
+)
+def test_the_processes_asked_for_are_read_from_the_launchers_words(words, count):
+    assert requested_processes(words) == count
+
+
+def test_the_processes_asked_for_are_read_from_a_launch_file(tmp_path):
+    (tmp_path / "two.yaml").write_text("num_processes: 2\n")
+    assert requested_processes([*PYTHON, "--config_file", str(tmp_path / "two.yaml"), "x.py"]) == 2
+    assert requested_processes([*PYTHON, "--config_file", str(tmp_path / "none.yaml"), "x.py"]) is None
+
+
+def test_fewer_processes_than_asked_for_are_refused():
+    with pytest.raises(UserError, match="asked for 2 processes but started 1"):
+        check_processes(1, 2)
+
+
+@pytest.mark.parametrize(("running", "requested"), [(1, None), (2, 2), (1, 0)])
+def test_as_many_as_asked_for_are_fine(running, requested):
+    check_processes(running, requested)
+
+
+@pytest.mark.parametrize(
+    ("precision", "launched", "result"),
+    [
+        ("auto", None, "no"),
+        ("auto", "bf16", "bf16"),
+        ("fp32", "no", "no"),
+        ("bf16", "no", "bf16"),
+        ("fp16", "fp16", "fp16"),
+    ],
+)
+def test_recipe_and_launcher_agree_on_the_precision(precision, launched, result):
+    assert mixed_precision(precision, launched) == result
+
+
+@pytest.mark.parametrize(("precision", "launched"), [("fp32", "bf16"), ("fp16", "bf16")])
+def test_recipe_and_launcher_that_contradict_each_other_are_refused(precision, launched):
+    with pytest.raises(UserError, match=f"--precision {precision}, but accelerate .* {launched}"):
+        mixed_precision(precision, launched)
+
+
+def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch):
+    words = [*PYTHON, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
+    monkeypatch.setattr(launch, "_launcher_words", lambda: words)
+    assert command_line() == "accelerate launch --config_file 'cpu 1.yaml' train_imagenet.py"

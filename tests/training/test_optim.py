@@ -1,0 +1,55 @@
+"""Weight decay reaches convolution and classifier weights, and nothing else."""
+
+import pytest
+import torch
+
+import backbones
+from backbones.recipe import Optim
+from backbones.training.optim import create_optimizer, split_parameters
+
+
+@pytest.mark.parametrize("name", ["csresnext50_ws_mi2", "test_resnet"])
+def test_only_weights_of_convolutions_and_the_classifier_decay(name):
+    model = backbones.create_model(name, num_classes=3)
+    decayed, others = split_parameters(model)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim in (2, 4) for p in decayed)
+    assert not [names[id(p)] for p in others if p.ndim == 4]
+    assert len(decayed) + len(others) == len(names)
+    assert any("fc.weight" in names[id(p)] for p in decayed)
+
+
+def test_fusion_weights_per_channel_do_not_decay_though_they_are_a_matrix():
+    from backbones.layers import WeightedShortcut
+
+    shortcut = WeightedShortcut((4, 4), weights_type="per_channel", normalization="softmax")
+    decayed, others = split_parameters(shortcut)
+    assert (len(decayed), len(others)) == (0, 1)
+    assert others[0].shape == (2, 4)
+
+
+def test_three_steps_follow_darknets_update_rule():
+    """darknet, in sums over a batch of 1: u += -decay w (weights only) - gradient; w += lr u; u *= momentum."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 2).double()
+    optimizer = create_optimizer(layer, Optim(momentum=0.9, weight_decay=0.01), lr=0.1)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    u_weight, u_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    x = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(x).pow(2).sum().mul(0.5).backward()
+        optimizer.step()
+        error = weight @ x + bias
+        u_weight += -0.01 * weight - error[:, None] * x
+        u_bias += -error
+        weight, bias = weight + 0.1 * u_weight, bias + 0.1 * u_bias
+        u_weight, u_bias = 0.9 * u_weight, 0.9 * u_bias
+    assert torch.allclose(layer.weight, weight)
+    assert torch.allclose(layer.bias, bias)
+
+
+def test_a_frozen_parameter_is_left_out():
+    layer = torch.nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    assert len(create_optimizer(layer, Optim(), lr=0.1).param_groups) == 1
