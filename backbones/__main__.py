@@ -1,0 +1,38 @@
+"""``python -m backbones COMMAND``: a table of commands, each imported when it is asked for."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from backbones.errors import UserError, did_you_mean
+
+COMMANDS = {
+    "digits": "write scikit-learn's digits as an image folder for the demo",
+}
+"""What each command does; ``main(arguments)`` of backbones/commands/NAME.py does it."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command that ``arguments`` begin with and return the exit status: 2 where the user can mend something."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"No command {name!r}.{did_you_mean(name, COMMANDS)}\n{usage()}".rstrip())
+        importlib.import_module(f"backbones.commands.{name}").main(rest)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    rows = [f"  {name:<10} {purpose}\n" for name, purpose in COMMANDS.items()]
+    return "usage: python -m backbones COMMAND [--help]\n\n" + "".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""scikit-learn's 1,797 handwritten digits as a folder of JPEG files: a real data set that needs no download."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from backbones.errors import UserError
+
+SIDE = 32
+"""Height and width of the files in pixels; the originals are 8 x 8."""
+
+COUNTS = {"train": 1437, "val": 360}
+
+OURS = re.compile(r"(train|val)(/\d(/\d{4}\.jpg)?)?")
+"""Paths that this module writes, relative to the output folder."""
+
+
+def write_digits(output: str | Path) -> Path:
+    """Write ``output``/{train,val}/DIGIT/NUMBER.jpg unless they are all there; return ``output``.
+
+    1,437 training and 360 validation images, split the same way every time with every digit in proportion. The
+    folder appears at once, complete. Raises UserError where ``output`` holds anything else, or without scikit-learn.
+    """
+    output = Path(output).expanduser()
+    if _is_complete(output):
+        return output
+    _refuse_foreign(output)
+    images, labels = _load()
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write(partial, images, labels)
+        shutil.rmtree(output, ignore_errors=True)
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def split(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows of each split: every fifth image of the list sorted by digit is for validation.
+
+    Shape: labels (N,) -> rows of train and val, together N.
+    """
+    order = np.argsort(labels, kind="stable")
+    chosen = np.arange(len(labels)) % 5 == 0
+    return {"train": np.sort(order[~chosen]), "val": np.sort(order[chosen])}
+
+
+def _is_complete(output: Path) -> bool:
+    return all(len(list(output.glob(f"{name}/[0-9]/*.jpg"))) == count for name, count in COUNTS.items())
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raise UserError if ``output`` holds anything but digits, which rebuilding would delete."""
+    for path in output.rglob("*"):
+        if not OURS.fullmatch(path.relative_to(output).as_posix()):
+            raise UserError(f"{output} holds files other than digits: {path}.\nChoose another --output.")
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """Return images (1797, 8, 8) in [0, 16] and labels (1797,)."""
+    try:
+        from sklearn.datasets import load_digits  # noqa: PLC0415  # an optional package, only for the demo
+    except ModuleNotFoundError as error:
+        raise UserError("The digits come with scikit-learn.\nInstall it with pip install 'backbones[demo]'.") from error
+    data: Any = load_digits()
+    return data.images, data.target
+
+
+def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    for name, rows in split(labels).items():
+        for row in rows:
+            path = folder / name / str(labels[row]) / f"{row:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.round(images[row] * (255 / 16)).astype(np.uint8)
+            image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            image.convert("RGB").save(path, quality=95)

@@ -1,0 +1,33 @@
+"""What a backend is told: it turns an iterator of plans into an iterator of (plan, pixels), in the same order."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from backbones.data.crop import View
+from backbones.data.index import Index
+from backbones.data.order import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """Everything about a stream of images but their order."""
+
+    index: Index
+    """The files."""
+    view: View
+    """How an image becomes (size, size) pixels."""
+    batch_size: int
+    """Images of the largest plan."""
+    device: torch.device
+    """Where a backend with a GPU decoder decodes."""
+    workers: int
+    """Decoding threads."""
+
+
+Pixels = Generator[tuple[Plan, torch.Tensor], None, None]
+"""Each plan with its images as uint8 RGB, (N, size, size, 3); closing the generator ends its threads."""
+
+Backend = Callable[[Iterator[Plan], Feed], Pixels]
+"""The one signature of ``images`` in pipeline.py (DALI), reference.py (torchvision) and synthetic.py."""

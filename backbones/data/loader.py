@@ -1,0 +1,213 @@
+"""The batches that training and evaluation see: float images on the device, labels, and where in the epoch they are."""
+
+import importlib
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple, Self
+
+import torch
+
+from backbones.data.crop import View
+from backbones.data.feed import Backend, Feed, Pixels
+from backbones.data.index import Index
+from backbones.data.order import Shares, training_plans, validation_plans
+from backbones.errors import UserError, did_you_mean
+from backbones.recipe import Augment, LoaderName, Preprocess
+
+BACKENDS = {
+    "dali": "backbones.data.pipeline",
+    "reference": "backbones.data.reference",
+    "synthetic": "backbones.data.synthetic",
+}
+"""Module of each loader's ``images``; imported when asked for, so that only "dali" needs DALI."""
+
+
+class Batch(NamedTuple):
+    """One micro-batch on the device.
+
+    Shape: images (N, 3, H, W) float32 in channels_last memory, normalized; labels (N,) int64.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    epoch: int
+    position: int
+    """Training: position in the epoch of the first image, the others follow. Validation: the first row."""
+
+
+@dataclass(eq=False)
+class TrainLoader:
+    """This process's micro-batches of an endless training run.
+
+    The images, crops and flips of a step depend on (index, seed, epoch, step) alone: not on the number of processes,
+    accumulation steps, threads or on where the run was resumed. Raises UserError where the batch does not fit.
+    """
+
+    index: Index
+    _: KW_ONLY
+    img_size: int
+    """Height and width of the images in pixels."""
+    preprocess: Preprocess
+    augment: Augment
+    batch_size: int
+    """Images per optimizer step, over all processes and accumulation steps."""
+    grad_accum_steps: int = 1
+    rank: int = 0
+    """Number of this process among all processes of all machines (not the local one)."""
+    world_size: int = 1
+    device: torch.device | str = "cpu"
+    seed: int = 0
+    loader: LoaderName = "dali"
+    workers: int = 4
+    """Decoding threads of this process."""
+
+    def __post_init__(self) -> None:
+        self._shares = Shares(self.batch_size, self.grad_accum_steps, self.rank, self.world_size)
+        self.steps_per_epoch = self._shares.steps_per_epoch(len(self.index))
+        self.dropped = len(self.index) % self.batch_size
+        self._images = backend(self.loader)
+        self._stream = Stream()
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the micro-batches of ``epoch`` from ``start_step`` on: grad_accum_steps of them per step.
+
+        Threads run ahead, over the end of the epoch too; a jump to another place starts them anew.
+        """
+        if not 0 <= start_step <= self.steps_per_epoch:
+            raise ValueError(f"start_step={start_step} must lie in [0, {self.steps_per_epoch}]")
+        per_epoch = self.steps_per_epoch * self.grad_accum_steps
+        places = range(epoch * per_epoch + start_step * self.grad_accum_steps, (epoch + 1) * per_epoch)
+        if places and self._stream.place != places[0]:
+            self.close()
+            self._stream = Stream(self._read(epoch, start_step), places[0])
+        stream = self._stream
+        for place in places:
+            yield stream.take(place)
+
+    def close(self) -> None:
+        """End the threads; the loader can be used again."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, epoch: int, step: int) -> Generator[Batch, None, None]:
+        plans = training_plans(len(self.index), self._shares, seed=self.seed, epoch=epoch, step=step)
+        view = View(self.img_size, self.preprocess, self.augment)
+        feed = Feed(self.index, view, self._shares.micro_batch, torch.device(self.device), self.workers)
+        return batches(self._images(plans, feed), feed)
+
+
+class Stream:
+    """A running iterator of micro-batches, counted from the start of training."""
+
+    def __init__(self, source: Generator[Batch, None, None] | None = None, place: int = -1) -> None:
+        self.source = source
+        self.place = place
+        """Number of the micro-batch that comes next; -1: none, the stream is closed or failed."""
+
+    def take(self, place: int) -> Batch:
+        """Return micro-batch ``place``, which must be the next one: two readers would disturb each other."""
+        if self.source is None or place != self.place:
+            raise RuntimeError(f"micro-batch {place} was asked for, but the loader was closed or read by another")
+        self.place = -1
+        batch = next(self.source)
+        self.place = place + 1
+        return batch
+
+    def close(self) -> None:
+        """End the threads behind the stream."""
+        if self.source is not None:
+            self.source.close()
+        self.source, self.place = None, -1
+
+
+@dataclass(eq=False)
+class EvalLoader:
+    """This process's share of the validation images, in batches; iterable any number of times.
+
+    Over all processes every image comes exactly once: nothing is padded, repeated or dropped, so a process may have
+    a smaller last batch, fewer batches than another, or none.
+    """
+
+    index: Index
+    _: KW_ONLY
+    img_size: int
+    """Height and width of the images in pixels."""
+    preprocess: Preprocess
+    batch_size: int
+    """Images per batch of this process."""
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device | str = "cpu"
+    loader: LoaderName = "dali"
+    workers: int = 4
+    """Decoding threads of this process."""
+
+    def __post_init__(self) -> None:
+        self.n = len(self.index)
+        self._images = backend(self.loader)
+
+    def __len__(self) -> int:
+        """Return the number of batches of this process."""
+        rows = len(range(self.rank, self.n, self.world_size))
+        return (rows + self.batch_size - 1) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        plans = validation_plans(self.n, self.batch_size, rank=self.rank, world_size=self.world_size)
+        view = View(self.img_size, self.preprocess)
+        feed = Feed(self.index, view, self.batch_size, torch.device(self.device), self.workers)
+        return batches(self._images(plans, feed), feed)
+
+
+def batches(pixels: Pixels, feed: Feed) -> Generator[Batch, None, None]:
+    """Yield a Batch per plan: bytes cross to the device and become floats there."""
+    normalize = Normalize(feed.view, feed.device)
+    with closing(pixels):
+        for plan, image in pixels:
+            labels = to_device(torch.from_numpy(feed.index.labels[plan.rows]), feed.device)
+            yield Batch(normalize(to_device(image, feed.device)), labels, plan.epoch, plan.position)
+
+
+class Normalize:
+    """Computes (pixels / 255 - mean) / std.
+
+    Works on rows of W * 3 numbers: broadcasting along the three channels alone is six times slower on a CPU.
+
+    Shape: uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in channels_last memory.
+    """
+
+    def __init__(self, view: View, device: torch.device) -> None:
+        mean, std = torch.tensor(view.preprocess.mean), torch.tensor(view.preprocess.std)
+        self.mean = (255 * mean).repeat(view.size).to(device)
+        self.std = (255 * std).repeat(view.size).to(device)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return normalized images."""
+        images = pixels.to(torch.float32)
+        images.view(-1, len(self.mean)).sub_(self.mean).div_(self.std)
+        return images.permute(0, 3, 1, 2)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to the device without waiting for it: from pinned memory where it is a GPU."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def backend(name: str) -> Backend:
+    """Return the ``images`` function of a loader, importing its module."""
+    if name not in BACKENDS:
+        raise UserError(f"loader={name!r} must be one of {', '.join(BACKENDS)}.{did_you_mean(name, BACKENDS)}")
+    try:
+        return importlib.import_module(BACKENDS[name]).images
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"loader={name!r} needs the package {error.name!r}.\n"
+            "Install it with pip install 'backbones[train]', or choose loader=reference."
+        ) from error

@@ -1,0 +1,180 @@
+"""Tests of the loaders: what a batch is, where an epoch starts and ends, and exact counts."""
+
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from backbones.data.index import Index
+from backbones.data.loader import Batch, EvalLoader, TrainLoader
+from backbones.data.order import permutation
+from backbones.data.synthetic import synthetic_index
+from backbones.errors import UserError
+from backbones.recipe import Augment, Preprocess
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
+LOADERS = ["dali", "reference", "synthetic"]
+
+
+def train_loader(index: Index, **options) -> TrainLoader:
+    defaults = {"img_size": 32, "preprocess": Preprocess(mean=MEAN, std=STD), "augment": Augment(), "workers": 2}
+    return TrainLoader(index, **({"batch_size": 8, "loader": "synthetic"} | defaults | options))
+
+
+def eval_loader(index: Index, **options) -> EvalLoader:
+    defaults = {"img_size": 32, "preprocess": Preprocess(mean=MEAN, std=STD), "workers": 2}
+    return EvalLoader(index, **({"batch_size": 8, "loader": "synthetic"} | defaults | options))
+
+
+def assert_same(found: list[Batch], expected: list[Batch]) -> None:
+    assert [batch[2:] for batch in found] == [batch[2:] for batch in expected]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
+        torch.testing.assert_close(one.labels, other.labels, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_batch_is_channels_last_floats_with_the_labels_of_its_rows(split: Index, loader: str) -> None:
+    with train_loader(split, loader=loader, seed=4) as train:
+        batches = list(train.epoch(1))
+    assert [batch.position for batch in batches] == [0, 8, 16, 24, 32]
+    order = permutation(4, 1, len(split))
+    for number, batch in enumerate(batches):
+        assert batch.images.shape == (8, 3, 32, 32)
+        assert batch.images.dtype == torch.float32
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.labels.dtype == torch.int64
+        assert batch.labels.tolist() == split.labels[order[number * 8 : number * 8 + 8]].tolist()
+
+
+def test_pixels_are_normalized_channel_by_channel(split: Index) -> None:
+    plain = next(iter(eval_loader(split, loader="reference", preprocess=Preprocess()))).images
+    found = next(iter(eval_loader(split, loader="reference"))).images
+    assert 0 <= plain.min() < 0.2
+    assert 0.8 < plain.max() <= 1
+    for channel in range(3):
+        expected = (plain[:, channel] - MEAN[channel]) / STD[channel]
+        torch.testing.assert_close(found[:, channel], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dali_and_the_reference_give_the_same_epoch(split: Index) -> None:
+    batches = []
+    for loader in ("dali", "reference"):
+        with train_loader(split, loader=loader, preprocess=Preprocess()) as train:
+            batches.append(list(train.epoch(0)))
+    for ours, theirs in zip(*batches, strict=True):
+        assert (ours.images - theirs.images).abs().mean() < 0.5 / 255
+        assert ours.labels.tolist() == theirs.labels.tolist()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_global_batches_do_not_depend_on_processes_or_accumulation(split: Index, ranks: int, accumulation: int) -> None:
+    whole = list(train_loader(split, batch_size=16).epoch(1))
+    parts = []
+    for rank in range(ranks):
+        options = {"batch_size": 16, "grad_accum_steps": accumulation, "rank": rank, "world_size": ranks}
+        parts += train_loader(split, **options).epoch(1)
+    parts.sort(key=lambda batch: batch.position)
+    torch.testing.assert_close(torch.cat([b.images for b in parts]), torch.cat([b.images for b in whole]))
+    torch.testing.assert_close(torch.cat([b.labels for b in parts]), torch.cat([b.labels for b in whole]))
+
+
+def test_steps_and_the_dropped_tail_are_reported(split: Index) -> None:
+    loader = train_loader(split, batch_size=8, grad_accum_steps=2)
+    assert (loader.steps_per_epoch, loader.dropped) == (5, 3)
+    assert len(list(loader.epoch(0))) == 10
+    assert len(list(loader.epoch(0, 3))) == 4
+    assert list(loader.epoch(0, 5)) == []
+
+
+@pytest.mark.parametrize("loader", ["dali", "synthetic"])
+@pytest.mark.parametrize("start_step", [0, 1, 4])
+def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(split: Index, loader: str, start_step: int) -> None:
+    with train_loader(split, loader=loader) as train:
+        full = list(train.epoch(0)) + list(train.epoch(1))
+    with train_loader(split, loader=loader) as train:
+        resumed = list(train.epoch(0, start_step)) + list(train.epoch(1))
+    assert_same(resumed, full[start_step:])
+
+
+def test_one_stream_serves_consecutive_epochs_and_stops(split: Index) -> None:
+    train = train_loader(split)
+    list(train.epoch(0))
+    source = train._stream.source
+    list(islice(train.epoch(1), 2))
+    list(train.epoch(1, 2))
+    assert train._stream.source is source
+    list(train.epoch(1))
+    assert train._stream.source is not source
+
+
+def test_two_readers_of_one_loader_are_refused(split: Index) -> None:
+    train = train_loader(split)
+    first = train.epoch(0)
+    next(first)
+    assert_same(list(train.epoch(0)), list(train_loader(split).epoch(0)))
+    with pytest.raises(RuntimeError, match="read by another"):
+        next(first)
+
+
+def test_a_loader_can_be_used_after_it_was_closed(split: Index) -> None:
+    train = train_loader(split)
+    before = list(train.epoch(0))
+    train.close()
+    train.close()
+    assert_same(list(train.epoch(0)), before)
+
+
+@pytest.mark.parametrize("start_step", [-1, 6])
+def test_a_step_outside_the_epoch_is_refused(split: Index, start_step: int) -> None:
+    with pytest.raises(ValueError, match=r"start_step=-?\d must lie in \[0, 5\]"):
+        next(train_loader(split).epoch(0, start_step))
+
+
+def test_a_batch_larger_than_the_data_set_is_refused_at_once(split: Index) -> None:
+    with pytest.raises(UserError, match="larger than the data set"):
+        train_loader(split, batch_size=64)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("batch_size", [1, 7, 43, 64])
+def test_validation_counts_every_image_once(split: Index, ranks: int, batch_size: int) -> None:
+    labels, count = [], 0
+    for rank in range(ranks):
+        loader = eval_loader(split, batch_size=batch_size, rank=rank, world_size=ranks)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        assert loader.n == 43
+        count += sum(len(batch.images) for batch in batches)
+        labels += [label for batch in batches for label in batch.labels.tolist()]
+    assert count == 43
+    assert np.bincount(labels).tolist() == np.bincount(split.labels).tolist()
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_validation_can_be_repeated_and_be_empty_on_a_process(split: Index, loader: str) -> None:
+    val = eval_loader(split, loader=loader)
+    assert_same(list(val), list(val))
+    assert list(eval_loader(split, loader=loader, rank=43, world_size=44)) == []
+
+
+def test_an_unknown_loader_is_refused_with_the_nearest_name(split: Index) -> None:
+    with pytest.raises(UserError, match=r"loader='dalli'.*Did you mean dali\?"):
+        train_loader(split, loader="dalli")
+
+
+def test_a_missing_dali_is_explained(split: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("nvidia.dali")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.delitem(sys.modules, "backbones.data.pipeline", raising=False)
+    with pytest.raises(UserError, match="loader=reference"):
+        train_loader(split, loader="dali")
+
+
+def test_synthetic_images_need_no_disk() -> None:
+    batches = list(train_loader(synthetic_index(3, 8)).epoch(0))
+    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0] * 8 + [1] * 8 + [2] * 8

@@ -1,0 +1,136 @@
+"""Tests of the order: every image once, the same global batches and numbers for any number of processes."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbones.data.order import Shares, permutation, training_plans, uniforms, validation_plans
+from backbones.errors import UserError
+
+SIZE, SEED = 103, 5
+
+
+def global_batch(batch_size: int, step: int, *, ranks: int, accumulation: int):
+    """Return rows and draws of a global batch as all processes see it, in the order of their positions."""
+    plans = []
+    for rank in range(ranks):
+        shares = Shares(batch_size, accumulation, rank, ranks)
+        plans += islice(training_plans(SIZE, shares, seed=SEED, epoch=2, step=step), accumulation)
+    plans.sort(key=lambda plan: plan.position)
+    return np.concatenate([plan.rows for plan in plans]), np.concatenate([plan.draws for plan in plans]), plans
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [48, 96])
+def test_the_global_batch_is_the_same_for_any_split(ranks: int, accumulation: int, batch_size: int) -> None:
+    for step in range(SIZE // batch_size):
+        rows, draws, plans = global_batch(batch_size, step, ranks=ranks, accumulation=accumulation)
+        one_rows, one_draws, _ = global_batch(batch_size, step, ranks=1, accumulation=1)
+        np.testing.assert_array_equal(rows, one_rows)
+        np.testing.assert_array_equal(draws, one_draws)
+        width = batch_size // ranks // accumulation
+        assert [plan.position for plan in plans] == list(range(step * batch_size, (step + 1) * batch_size, width))
+
+
+def test_a_micro_batch_is_a_share_of_an_accumulation_step() -> None:
+    """Step 2 of 24 images in 3 accumulation steps on 2 processes: 4 images each, the processes side by side."""
+    starts = [list(Shares(24, 3, rank, 2).starts(2)) for rank in range(2)]
+    assert starts == [[48, 56, 64], [52, 60, 68]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_an_epoch_holds_every_row_at_most_once_and_drops_only_the_tail(ranks: int) -> None:
+    steps = SIZE // 16
+    rows = []
+    for rank in range(ranks):
+        plans = training_plans(SIZE, Shares(16, 1, rank, ranks), seed=SEED)
+        rows += [plan.rows for plan in islice(plans, steps)]
+    together = np.concatenate(rows)
+    assert len(together) == len(set(together.tolist())) == 96
+    assert set(together.tolist()) == set(permutation(SEED, 0, SIZE)[:96].tolist())
+
+
+def test_plans_run_on_into_the_next_epoch_in_a_new_order() -> None:
+    shares = Shares(20, 2)
+    plans = list(islice(training_plans(SIZE, shares, seed=SEED, epoch=3, step=4), 4))
+    assert [(plan.epoch, plan.position) for plan in plans] == [(3, 80), (3, 90), (4, 0), (4, 10)]
+    np.testing.assert_array_equal(plans[2].rows, permutation(SEED, 4, SIZE)[:10])
+
+
+def test_starting_late_equals_skipping() -> None:
+    shares = Shares(8, 2, 1, 2)
+    full = islice(training_plans(SIZE, shares, seed=SEED), 10, 20)
+    late = islice(training_plans(SIZE, shares, seed=SEED, step=5), 10)
+    for expected, found in zip(full, late, strict=True):
+        np.testing.assert_equal(found, expected)
+
+
+@given(start=st.integers(0, 60), length=st.integers(0, 40), columns=st.integers(1, 9))
+def test_the_numbers_of_some_positions_are_a_slice_of_all(start: int, length: int, columns: int) -> None:
+    everything = uniforms(SEED, 1, 0, 100, columns, stream="augment")
+    some = uniforms(SEED, 1, start, start + length, columns, stream="augment")
+    np.testing.assert_array_equal(some, everything[start : start + length])
+
+
+def test_numbers_are_uniform_and_uncorrelated_between_streams_epochs_and_seeds() -> None:
+    keys = [(s, e, stream) for s in (0, 1) for e in (0, 1) for stream in ("order", "augment", "mix", "coin")]
+    series = np.stack([uniforms(s, e, 0, 20_000, 1, stream=stream)[:, 0] for s, e, stream in keys])
+    assert series.min() >= 0
+    assert series.max() < 1
+    np.testing.assert_allclose(series.mean(axis=1), 0.5, atol=0.01)
+    np.testing.assert_allclose(series.var(axis=1), 1 / 12, atol=0.003)
+    assert np.abs(np.corrcoef(series) - np.eye(len(keys))).max() < 0.04
+
+
+def test_the_stream_is_philox_4x64_of_the_documented_key_and_counter() -> None:
+    """Draws must never change between versions: old runs could not be resumed. Independent integer arithmetic."""
+    key, counter = [SEED, 1], [7 + 1, 0, 2, 0]
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * counter[0], 0xCA5A826395121157 * counter[2]
+        counter = [
+            (second >> 64) ^ counter[1] ^ key[0],
+            second % 2**64,
+            (first >> 64) ^ counter[3] ^ key[1],
+            first % 2**64,
+        ]
+        key = [(key[0] + 0x9E3779B97F4A7C15) % 2**64, (key[1] + 0xBB67AE8584CAA73B) % 2**64]
+    expected = [(word >> 11) / 2**53 for word in counter]
+    assert uniforms(SEED, 2, 7, 8, 4, stream="augment").tolist() == [expected]
+
+
+def test_a_permutation_is_one_and_depends_on_seed_and_epoch() -> None:
+    orders = [permutation(seed, epoch, 1000) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for order in orders:
+        assert sorted(order.tolist()) == list(range(1000))
+    matches = [(orders[a] == orders[b]).mean() for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert max(matches) < 0.02
+
+
+@given(size=st.integers(0, 70), batch_size=st.integers(1, 20), ranks=st.integers(1, 9))
+def test_validation_takes_every_row_once(size: int, batch_size: int, ranks: int) -> None:
+    plans = [p for r in range(ranks) for p in validation_plans(size, batch_size, rank=r, world_size=ranks)]
+    assert sorted(row for plan in plans for row in plan.rows.tolist()) == list(range(size))
+    assert all(1 <= len(plan.rows) <= batch_size for plan in plans)
+
+
+def test_a_process_may_have_nothing_to_validate() -> None:
+    assert list(validation_plans(3, 2, rank=3, world_size=4)) == []
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_its_numbers() -> None:
+    with pytest.raises(UserError, match=r"batch_size=100 must be a multiple of 12 = 4 processes x grad_accum_steps=3"):
+        Shares(100, 3, 0, 4)
+
+
+def test_a_batch_larger_than_the_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match=r"batch_size=128 is larger than the data set of 103 images"):
+        next(training_plans(SIZE, Shares(128), seed=0))
+
+
+def test_a_rank_outside_the_world_is_refused() -> None:
+    with pytest.raises(UserError, match="rank=2"):
+        Shares(8, 1, 2, 2)
