@@ -1,0 +1,87 @@
+"""Run under accelerate launch by test_two_processes.py: what each rank saw, and the weights it ended with.
+
+Arguments: data folder, output folder. Each rank writes rank<R>.pt.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+
+from backbones.commands.assembly import splits, train_loader, val_loader
+from backbones.data.mixing import Mixer
+from backbones.recipe import Optim, Recipe
+from backbones.training.launch import create_accelerator
+from backbones.training.loop import Run, fit
+from backbones.training.optim import create_optimizer
+from backbones.training.progress import ProgressBar
+
+RECIPE = Recipe(batch_size=32, img_size=24, workers=1, epochs=2, device="cpu")
+
+
+def seen(batches) -> list[tuple[int, int, int, torch.Tensor]]:
+    """(epoch, position of the image, label, pixels) of every image in the batches."""
+    return [
+        (batch.epoch, batch.position + i, int(batch.labels[i]), batch.images[i].clone())
+        for batch in batches
+        for i in range(len(batch.labels))
+    ]
+
+
+def network(*, norm: bool) -> nn.Module:
+    torch.manual_seed(0)
+    middle = nn.BatchNorm2d(5) if norm else nn.Identity()
+    return nn.Sequential(nn.Conv2d(3, 5, 3, stride=4), middle, nn.ReLU(), nn.Flatten(), nn.Linear(180, 4))
+
+
+def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
+    """Return the weights after two epochs with mixing on, and the top-1 of the last validation."""
+    recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
+    accelerator = create_accelerator(device="cpu")
+    train, val = splits(recipe)
+    model = network(norm=norm)
+    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
+    assert isinstance(optimizer, AcceleratedOptimizer)
+    with train_loader(recipe, train, accelerator) as batches:
+        run = Run(
+            accelerator=accelerator,
+            model=prepared,
+            optimizer=optimizer,
+            schedule=lambda _: 0.05,
+            total_steps=4,
+            batch_size=recipe.batch_size,
+            train_batches=batches,
+            val_batches=val_loader(recipe, val, accelerator),
+            val_size=len(val),
+            mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed),
+            save=lambda *_: None,
+            progress=ProgressBar(4, enabled=False),
+        )
+        evaluation = fit(run)
+    return {key: value.clone() for key, value in run.plain_model.state_dict().items()}, evaluation.top1
+
+
+def report(data: str) -> dict:
+    """Return what this rank saw in an epoch and in validation, and what it trained."""
+    recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
+    accelerator = create_accelerator(device="cpu")
+    train, val = splits(recipe)
+    with train_loader(recipe, train, accelerator) as batches:
+        training = seen(batches.epoch(3))
+    validation = seen(val_loader(recipe, val, accelerator))
+    return {
+        "rank": accelerator.process_index,
+        "ranks": accelerator.num_processes,
+        "training": training,
+        "validation": validation,
+        "plain": trained(data, norm=False),
+        "norm": trained(data, norm=True),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = report(sys.argv[1])
+    torch.save(result, Path(sys.argv[2]) / f"rank{result['rank']}.pt")

@@ -1,0 +1,292 @@
+"""The entry script from the command line to the run folder: what it writes, what it refuses, how it goes on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from backbones.command_line import parse
+from backbones.errors import UserError
+from backbones.recipe import Recipe
+from backbones.training.checkpoint import MODEL, load_state, read_description
+from train_imagenet import main
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+TINY = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "2", "--workers", "1"]
+TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "2"]
+
+
+@pytest.fixture
+def train(image_folder, tmp_path, fresh_accelerate):
+    """Train in this process; options given later win."""
+
+    def run(*words: str, data: Path = image_folder, output: Path | None = None):
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        return main([*TINY, "--data-dir", str(data), "--output", str(output or tmp_path / "run"), *words])
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "run"
+
+
+def copy_of(image_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(image_folder, tmp_path / "data"))
+
+
+def equal_weights(a: Path, b: Path) -> bool:
+    from safetensors.torch import load_file
+
+    first, second = load_file(a / "last" / MODEL), load_file(b / "last" / MODEL)
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def test_a_run_leaves_recipe_metrics_summary_and_two_checkpoints(train, folder, capsys):
+    evaluation = train()
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "recipe.yaml", "metrics.jsonl", "summary.csv", "last/model.safetensors", "last/state.pt",
+        "best/model.safetensors",
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]
+    assert rows[-1]["val/top1"] == evaluation.top1
+    assert evaluation.n == 20
+    shown = capsys.readouterr().out
+    assert f"run folder  {folder}" in shown
+    assert f"result      {evaluation}" in shown
+    assert f"--resume {folder} --epochs 4" in shown
+
+
+def test_the_checkpoint_describes_itself(train, folder, image_folder):
+    train("--model-args", "{drop_rate: 0.1}", "--crop-pct", "0.9")
+    about = read_description(folder / "last" / MODEL)
+    assert about is not None
+    assert about["architecture"] == "test_resnet"
+    assert about["model_args"] == {"drop_rate": 0.1}
+    assert about["classes"] == ["ant", "bee", "cow", "dog"]
+    assert (about["img_size"], about["preprocess"]["crop_pct"], about["precision"]) == (32, 0.9, "fp32")
+    assert about["data_dir"] == str(image_folder)
+    assert about["step"] == 8
+
+
+def test_the_written_recipe_repeats_the_run_bit_for_bit(train, folder, tmp_path):
+    train("--mixing.prob", "0.7", "--lr", "0.03")
+    again = tmp_path / "again"
+    main(["--config", str(folder / "recipe.yaml"), "--output", str(again)])
+    assert equal_weights(folder, again)
+    written = [yaml.safe_load((path / "recipe.yaml").read_text()) for path in (folder, again)]
+    assert written[0] == written[1]
+
+
+def test_a_resumed_run_ends_where_the_straight_one_does(train, folder, tmp_path):
+    """The schedule is the same: the first run is cut after its first epoch by stopping its saves there."""
+    straight = tmp_path / "straight"
+    train("--model-ema", "--model-args", "{drop_rate: 0.2}", output=straight)
+    train("--model-ema", "--model-args", "{drop_rate: 0.2}", "--epochs", "1", "--lr", "0.1")
+    assert load_state(folder / "last")["step"] == 4
+    shutil.rmtree(folder)
+    cut_after_first_epoch(train, folder)
+    assert load_state(folder / "last")["step"] == 4
+    main(["--resume", str(folder)])
+    assert equal_weights(straight, folder)
+    last_rows = [json.loads((path / "metrics.jsonl").read_text().splitlines()[-1]) for path in (straight, folder)]
+    assert last_rows[0] == last_rows[1]
+    assert (folder / "summary.csv").read_text().count("\n") == 3
+
+
+def cut_after_first_epoch(train, folder: Path) -> None:
+    """Train the same run, stopped by an error as soon as the first checkpoint is written."""
+    from backbones.training import snapshot
+
+    class Stop(Exception):
+        pass
+
+    original = snapshot.Snapshots.__call__
+
+    def save_and_stop(self, run, evaluations, is_best):
+        original(self, run, evaluations, is_best)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot.Snapshots, "__call__", save_and_stop)
+        with pytest.raises(Stop):
+            train("--model-ema", "--model-args", "{drop_rate: 0.2}")
+
+
+def test_resume_takes_the_recipe_of_the_run_and_says_what_changed(train, folder, capsys):
+    train("--lr", "0.03")
+    main(["--resume", str(folder), "--epochs", "3"])
+    shown = capsys.readouterr().out
+    assert "changed     epochs: 2 -> 3" in shown
+    assert "lr 0.03 after" in shown
+    assert load_state(folder / "last")["step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "test_vit"], "--resume: the checkpoint was made with model='test_resnet', not 'test_vit'"),
+        (["--seed", "1"], "--resume: the checkpoint was made with seed=0, not 1"),
+        (["--batch-size", "8"], "--resume: the checkpoint was made with batch_size=16, not 8"),
+        (["--model-args", "{drop_rate: 0.5}"], r"--resume: the checkpoint was made with model_args.drop_rate=None"),
+    ],
+)
+def test_a_run_cannot_become_another_run(train, folder, words, message):
+    train()
+    before = (folder / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match=message):
+        main(["--resume", str(folder), "--epochs", "3", *words])
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_cannot_go_on_with_other_images(train, folder, image_folder, tmp_path):
+    train()
+    other = copy_of(image_folder, tmp_path)
+    (other / "train" / "ant" / "000.jpg").rename(other / "train" / "ant" / "zzz.jpg")
+    with pytest.raises(UserError, match="the training images .* are not those of the checkpoint"):
+        main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(other)])
+
+
+def test_a_run_can_go_on_where_the_same_images_were_moved_to(train, folder, image_folder, tmp_path):
+    train()
+    main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(copy_of(image_folder, tmp_path))])
+    assert load_state(folder / "last")["step"] == 12
+
+
+def test_a_finished_run_says_how_to_go_on(train, folder):
+    train()
+    with pytest.raises(UserError, match="already has all its 8 steps: raise --epochs"):
+        main(["--resume", str(folder)])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, tmp_path):
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        train("--seed", seed, "--epochs", "1", output=tmp_path / name)
+    assert equal_weights(tmp_path / "a", tmp_path / "b")
+    assert not equal_weights(tmp_path / "a", tmp_path / "c")
+
+
+def test_dali_and_the_reference_loader_train_alike(train, tmp_path):
+    """The pixels differ by less than a grey level, so the losses of the first steps nearly agree."""
+    losses = {}
+    for loader in ("dali", "reference"):
+        train("--loader", loader, "--epochs", "1", "--lr", "1e-4", output=tmp_path / loader)
+        row = json.loads((tmp_path / loader / "metrics.jsonl").read_text().splitlines()[0])
+        losses[loader] = row["train/loss"]
+    assert losses["dali"] == pytest.approx(losses["reference"], abs=2e-3)
+    assert losses["dali"] != losses["reference"]
+
+
+def test_synthetic_images_need_no_data_set(folder):
+    size = ["--synthetic.classes", "3", "--train-per-class", "16", "--val-per-class", "4"]
+    evaluation = main([*TINY, "--loader", "synthetic", *size, "--output", str(folder)])
+    assert evaluation.n == 12
+
+
+@pytest.mark.parametrize("words", [["--torchcompile", "false"], ["--no-channels-last"], ["--clip-grad", "1"]])
+def test_options_of_the_loop_run(train, words):
+    assert train(*words, "--epochs", "1").n == 20
+
+
+def test_accumulation_sees_the_same_images(train, folder):
+    train("--grad-accum-steps", "4")
+    assert load_state(folder / "last")["step"] == 8
+
+
+def test_gradient_checkpointing_changes_nothing(train, tmp_path):
+    words = ["--model", "csresnext50_ws_mi2", "--epochs", "1", "--steps", "null"]
+    for name, more in (("plain", []), ("recomputed", ["--grad-checkpointing"])):
+        train(*words, *more, output=tmp_path / name)
+    assert equal_weights(tmp_path / "plain", tmp_path / "recomputed")
+
+
+# Bad input: the culprit and the remedy in one message, and nothing written.
+
+
+def remove(path: str):
+    return lambda data: shutil.rmtree(data / path)
+
+
+def empty(path: str):
+    return lambda data: [file.unlink() for file in (data / path).iterdir()]
+
+
+def spoil(path: str, content: bytes):
+    return lambda data: (data / path).write_bytes(content)
+
+
+def cut(path: str):
+    return lambda data: (data / path).write_bytes((data / path).read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove("."), "there is no folder .*data"),
+        (remove("val"), "has no folder 'val'"),
+        (remove("train"), "has no folder 'train'"),
+        (remove("val/bee"), "bee"),
+        (remove("train/cow"), "cow"),
+        (empty("train/dog"), "dog"),
+        (spoil("train/ant/003.jpg", b"<html>"), "train/ant/003.jpg"),
+        (spoil("train/ant/003.jpg", b""), "train/ant/003.jpg"),
+        (cut("train/bee/005.jpg"), "train/bee/005.jpg"),
+        (cut("val/bee/001.jpg"), "val/bee/001.jpg"),
+    ],
+    ids=["no-data", "no-val", "no-train", "class-not-in-val", "class-not-in-train", "empty-class", "html", "zero",
+         "truncated", "truncated-val"],
+)  # fmt: skip
+def test_a_broken_data_set_is_named(train, image_folder, tmp_path, damage, message):
+    data = copy_of(image_folder, tmp_path)
+    damage(data)
+    with pytest.raises(UserError, match=message):
+        train("--epochs", "1", data=data)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch-size", "65"], r"batch_size=65 is larger than the data set of 64 images"),
+        (["--batch-size", "10", "--grad-accum-steps", "3"], "batch_size=10 must be a multiple of 3"),
+        (["--model", "csresnext50_ws_mi3"], "unknown model 'csresnext50_ws_mi3'. Did you mean csresnext50_ws_mi2"),
+        (["--burn-in", "8"], "optim.burn_in=8 must be smaller than the run's 8 steps"),
+        (["--resume", "no/such/run"], "there is no no/such/run"),
+        (["--steps", "5"], "epochs=2 and steps=5 both say"),
+    ],
+)
+def test_a_bad_option_is_named_and_nothing_is_written(train, folder, words, message):
+    with pytest.raises(UserError, match=message):
+        train(*words)
+    assert not folder.exists()
+
+
+def test_without_a_data_folder_the_option_is_named(folder):
+    with pytest.raises(UserError, match="--data-dir is missing"):
+        main([*TINY, "--output", str(folder)])
+
+
+def test_a_folder_in_use_is_not_touched(train, folder):
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"--output .*run is already in use. Go on with that run by --resume"):
+        train()
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(train, folder, tmp_path):
+    """Even where the recorded option was edited to agree."""
+    train()
+    recipe = parse(Recipe, [], config=folder / "recipe.yaml").to_dict() | {"model": "test_vit"}
+    state = load_state(folder / "last") | {"recipe": recipe}
+    torch.save(state, folder / "last" / "state.pt")
+    with pytest.raises(UserError, match="holds another architecture than test_vit"):
+        main(["--resume", str(folder), "--epochs", "3", "--model", "test_vit", "--img-size", "160"])
