@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from backbones.errors import UserError, did_you_mean
+from backbones.errors import UserError, did_you_mean, exit_on_user_error
 
 COMMANDS = {
     "digits": "write scikit-learn's digits as an image folder for the demo",
@@ -12,20 +12,18 @@ COMMANDS = {
 """What each command does; ``main(arguments)`` of backbones/commands/NAME.py does it."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command that ``arguments`` begin with and return the exit status: 2 where the user can mend something."""
+def main(arguments: Sequence[str]) -> None:
+    """Run the command that ``arguments`` begin with, or list the commands.
+
+    Raises ``UserError`` where the user can mend something.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage())
-        return 0
+        return
     name, *rest = arguments
-    try:
-        if name not in COMMANDS:
-            raise UserError(f"No command {name!r}.{did_you_mean(name, COMMANDS)}\n{usage()}".rstrip())
-        importlib.import_module(f"backbones.commands.{name}").main(rest)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}.{did_you_mean(name, COMMANDS)}\n{usage()}".rstrip())
+    importlib.import_module(f"backbones.commands.{name}").main(rest)
 
 
 def usage() -> str:
@@ -35,4 +33,5 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with exit_on_user_error():
+        main(sys.argv[1:])

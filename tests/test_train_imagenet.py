@@ -231,7 +231,7 @@ def cut(path: str):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("."), "there is no folder .*data"),
+        (remove("."), "data_dir=.*data. is not a folder"),
         (remove("val"), "has no folder 'val'"),
         (remove("train"), "has no folder 'train'"),
         (remove("val/bee"), "bee"),
