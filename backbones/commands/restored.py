@@ -16,7 +16,7 @@ from backbones.training.checkpoint import find_checkpoint, load_weights, read_de
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A network in channels_last memory order with its weights, and how it wants its images."""
+    """A network with its weights, in the memory order it was trained in, and how it wants its images."""
 
     model: nn.Module
     name: str
@@ -47,7 +47,7 @@ def restore_model(ckpt: str, *, model: str | None = None, ema: bool = True) -> R
     network = create_model(about["architecture"], num_classes=len(about["classes"]), **about["model_args"])
     preprocess = Preprocess(**{key: _tupled(value) for key, value in about["preprocess"].items()})
     return Restored(
-        model=_filled(network, file, about["architecture"]),
+        model=_filled(network, file, about["architecture"], channels_last=about["channels_last"]),
         name=about["architecture"],
         file=file,
         img_size=about["img_size"],
@@ -71,7 +71,7 @@ def _foreign(file: Path, name: str | None) -> Restored:
         std=tuple(config["std"]),
     )
     return Restored(
-        model=_filled(network, file, name),
+        model=_filled(network, file, name, channels_last=True),
         name=name,
         file=file,
         img_size=config["input_size"][-1],
@@ -82,9 +82,9 @@ def _foreign(file: Path, name: str | None) -> Restored:
     )
 
 
-def _filled(network: nn.Module, file: Path, name: str) -> nn.Module:
+def _filled(network: nn.Module, file: Path, name: str, *, channels_last: bool) -> nn.Module:
     load_weights(network, file, name=name)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
 
 
 def _tupled(value: Any) -> Any:

@@ -80,7 +80,8 @@ class ProgressBar:
 
     def close(self) -> None:
         """Take the bar down."""
-        self.bar.stop()
+        if self.bar.live.is_started:
+            self.bar.stop()
 
     def _eta(self, step: int, now: float) -> timedelta:
         done = max(step - self.first, 1)

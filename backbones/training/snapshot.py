@@ -54,6 +54,7 @@ class Snapshots:
             "classes": self.classes,
             "img_size": recipe["img_size"],
             "preprocess": recipe["preprocess"],
+            "channels_last": recipe["channels_last"],
             "precision": precision_name(run.accelerator),
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
             "step": run.step,

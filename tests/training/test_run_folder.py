@@ -1,0 +1,70 @@
+"""A run writes into its own folder, never into another's."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from backbones.command_line import parse
+from backbones.errors import UserError
+from backbones.recipe import Recipe
+from backbones.training.checkpoint import save_checkpoint
+from backbones.training.run_folder import choose_run_folder, claim, recipe_of
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+def choose(**fields):
+    return choose_run_folder(Recipe(**{key: str(value) for key, value in fields.items()}), Accelerator(cpu=True))
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    folder = tmp_path / "old"
+    claim(folder, Recipe(lr=0.5))
+    save_checkpoint(folder / "last", {"w": torch.zeros(1)}, {}, state={"step": 1})
+    return folder
+
+
+def test_a_new_folder_is_chosen_but_not_made(tmp_path):
+    assert choose(output=tmp_path / "new") == tmp_path / "new"
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+    assert choose(output=tmp_path) == tmp_path
+
+
+def test_without_a_name_the_folder_is_called_after_time_and_model():
+    assert choose(model="resnet18").match("runs/[0-9]*-[0-9]*-resnet18")
+
+
+def test_a_folder_in_use_is_refused(old_run):
+    with pytest.raises(UserError, match=f"{old_run} is already in use.*--resume {old_run}.*nothing was overwritten"):
+        choose(output=old_run)
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        choose(output=tmp_path / "file")
+
+
+@pytest.mark.parametrize("part", ["", "last"])
+def test_a_resumed_run_stays_in_its_folder(old_run, part):
+    assert choose(resume=old_run / part) == old_run
+    assert choose(resume=old_run / part, output=old_run) == old_run
+
+
+def test_a_resumed_run_can_go_on_in_another_folder(old_run, tmp_path):
+    assert choose(resume=old_run, output=tmp_path / "fork") == tmp_path / "fork"
+
+
+def test_the_recipe_of_a_run_is_found_and_has_no_folders_in_it(old_run):
+    file = recipe_of(str(old_run))
+    assert file == old_run / "recipe.yaml"
+    assert parse(Recipe, [], config=file) == Recipe(lr=0.5)
+
+
+def test_the_folder_to_resume_must_exist(tmp_path):
+    with pytest.raises(UserError, match="there is no"):
+        choose(resume=tmp_path / "nowhere")
