@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import accelerate_state
+
 CLASSES = ("ant", "bee", "cow", "dog")
 
 
@@ -18,16 +20,10 @@ def _quiet_machine():
 
 @pytest.fixture
 def fresh_accelerate():
-    """Accelerate keeps its state for the process; a test that makes an Accelerator starts and leaves without one."""
-    from accelerate.state import AcceleratorState, GradientState
-
-    def reset() -> None:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-
-    reset()
+    """A test that makes an Accelerator starts and leaves without one."""
+    accelerate_state.reset()
     yield
-    reset()
+    accelerate_state.reset()
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,14 @@ def test_every_recipe_is_valid(file):
 
 @pytest.mark.parametrize(
     ("name", "machines", "processes", "precision"),
-    [("cpu1", 1, 1, "no"), ("cpu2", 1, 2, "no"), ("gpu1", 1, 1, "bf16"), ("gpu8", 1, 8, "bf16"), ("nodes2x8", 2, 16, "bf16")],
-)  # fmt: skip
+    [
+        ("cpu1", 1, 1, "no"),
+        ("cpu2", 1, 2, "no"),
+        ("gpu1", 1, 1, "bf16"),
+        ("gpu8", 1, 8, "bf16"),
+        ("nodes2x8", 2, 16, "bf16"),
+    ],
+)
 def test_every_launch_file_starts_what_its_name_says(name, machines, processes, precision):
     config = load_config_from_file(str(CONFIGS / "accelerate" / f"{name}.yaml"))
     assert (config.num_machines, config.num_processes, config.mixed_precision) == (machines, processes, precision)

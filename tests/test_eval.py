@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 
 import eval as eval_script
 import train_imagenet
+from backbones.data.loader import EvalLoader
 from backbones.errors import UserError
 from backbones.training.evaluate import Evaluation
+from tests import accelerate_state
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -30,10 +32,7 @@ def evaluate():
     """Run eval.py in this process."""
 
     def run(*words: str | Path) -> Evaluation:
-        from accelerate.state import AcceleratorState, GradientState
-
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+        accelerate_state.reset()
         return eval_script.main([*map(str, words), "--device", "cpu", "--workers", "1"])
 
     return run
@@ -109,16 +108,14 @@ def test_classes_that_are_not_the_checkpoints_are_refused(evaluate, trained, ima
 
 
 def test_another_architecture_is_refused(evaluate, trained):
-    with pytest.raises(UserError, match="--model resnet18, but .* holds another architecture: test_resnet"):
+    with pytest.raises(UserError, match=r"--model resnet18, but .* holds another architecture: test_resnet"):
         evaluate("--ckpt", trained[0], "--model", "resnet18")
 
 
 def test_a_count_that_is_not_the_split_is_refused(evaluate, trained, monkeypatch):
-    from backbones.data.loader import EvalLoader
-
     everything = EvalLoader.__iter__
     monkeypatch.setattr(EvalLoader, "__iter__", lambda self: list(everything(self))[:-1].__iter__())
-    with pytest.raises(UserError, match="evaluated 15 images, but the split has 20"):
+    with pytest.raises(UserError, match=r"evaluated 15 images, but the split has 20"):
         evaluate("--ckpt", trained[0], "--batch-size", 5)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Recipe
+from backbones.training import snapshot
 from backbones.training.checkpoint import MODEL, load_state, read_description
+from tests import accelerate_state
 from train_imagenet import main
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -24,10 +27,7 @@ def train(image_folder, tmp_path, fresh_accelerate):
     """Train in this process; options given later win."""
 
     def run(*words: str, data: Path = image_folder, output: Path | None = None):
-        from accelerate.state import AcceleratorState, GradientState
-
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+        accelerate_state.reset()
         return main([*TINY, "--data-dir", str(data), "--output", str(output or tmp_path / "run"), *words])
 
     return run
@@ -43,8 +43,6 @@ def copy_of(image_folder: Path, tmp_path: Path) -> Path:
 
 
 def equal_weights(a: Path, b: Path) -> bool:
-    from safetensors.torch import load_file
-
     first, second = load_file(a / "last" / MODEL), load_file(b / "last" / MODEL)
     return all(torch.equal(value, second[key]) for key, value in first.items())
 
@@ -105,20 +103,19 @@ def test_a_resumed_run_ends_where_the_straight_one_does(train, folder, tmp_path)
 
 def cut_after_first_epoch(train, folder: Path) -> None:
     """Train the same run, stopped by an error as soon as the first checkpoint is written."""
-    from backbones.training import snapshot
 
-    class Stop(Exception):
+    class StoppedError(Exception):
         pass
 
     original = snapshot.Snapshots.__call__
 
     def save_and_stop(self, run, evaluations, is_best):
         original(self, run, evaluations, is_best)
-        raise Stop
+        raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot.Snapshots, "__call__", save_and_stop)
-        with pytest.raises(Stop):
+        with pytest.raises(StoppedError):
             train("--model-ema", "--model-args", "{drop_rate: 0.2}")
 
 
@@ -152,7 +149,7 @@ def test_a_run_cannot_go_on_with_other_images(train, folder, image_folder, tmp_p
     train()
     other = copy_of(image_folder, tmp_path)
     (other / "train" / "ant" / "000.jpg").rename(other / "train" / "ant" / "zzz.jpg")
-    with pytest.raises(UserError, match="the training images .* are not those of the checkpoint"):
+    with pytest.raises(UserError, match=r"the training images .* are not those of the checkpoint"):
         main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(other)])
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import backbones
@@ -64,7 +65,5 @@ def test_a_bare_file_is_read_with_timms_settings_of_the_named_network(tmp_path):
 
 
 def test_the_description_is_plain_json(checkpoint):
-    from safetensors import safe_open
-
     with safe_open(checkpoint / "last" / "model.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["backbones"])["classes"] == ["a", "b", "c"]

@@ -1,5 +1,6 @@
 """The loop on a CPU with a four-layer network and no data set."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from backbones.training.optim import create_optimizer
 from backbones.training.progress import ProgressBar
 from backbones.training.schedule import poly_with_burn_in
 from backbones.training.tracking import Tracker
+from tests import accelerate_state
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 STEPS_PER_EPOCH, BATCH, CLASSES = 4, 6, 3
@@ -113,10 +115,7 @@ def test_the_loop_does_what_plain_torch_does():
 def test_accumulated_micro_batches_make_the_step_of_the_whole_batch(micro_batches):
     whole = make_run(network(norm=False))
     fit(whole)
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    accelerate_state.reset()
     parts = make_run(network(norm=False), micro_batches=micro_batches)
     fit(parts)
     assert parts.step == whole.step == 8
@@ -199,8 +198,6 @@ def test_a_run_that_is_over_says_so():
 def test_rows_tell_loss_rate_position_and_speed(tmp_path):
     run = make_run(tracker=Tracker(tmp_path, Recipe()))
     fit(run)
-    import json
-
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 4, 4, 6, 8, 8]
     first = rows[0]
@@ -214,8 +211,6 @@ def test_rows_tell_loss_rate_position_and_speed(tmp_path):
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_row(tmp_path):
-    import json
-
     run = make_run(tracker=Tracker(tmp_path, Recipe()), schedule=lambda _: 0.0, log_interval=2, total_steps=2)
     fit(run)
     model = network().train()

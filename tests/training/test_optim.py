@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import backbones
+from backbones.layers import WeightedShortcut
 from backbones.recipe import Optim
 from backbones.training.optim import create_optimizer, split_parameters
 
@@ -20,8 +21,6 @@ def test_only_weights_of_convolutions_and_the_classifier_decay(name):
 
 
 def test_fusion_weights_per_channel_do_not_decay_though_they_are_a_matrix():
-    from backbones.layers import WeightedShortcut
-
     shortcut = WeightedShortcut((4, 4), weights_type="per_channel", normalization="softmax")
     decayed, others = split_parameters(shortcut)
     assert (len(decayed), len(others)) == (0, 1)

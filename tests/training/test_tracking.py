@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import wandb
 
 from backbones.recipe import Log, Recipe
 from backbones.training.tracking import Tracker
@@ -45,8 +46,6 @@ def test_a_resumed_run_rewrites_only_what_comes_after_its_step(tmp_path):
 
 
 def test_wandb_offline_writes_a_run(tmp_path, monkeypatch):
-    import wandb
-
     monkeypatch.setenv("WANDB_SILENT", "true")
     recipe = Recipe(log_wandb=True, log=Log(wandb_mode="offline"))
     tracker = Tracker(tmp_path, recipe)
@@ -60,8 +59,6 @@ def test_wandb_offline_writes_a_run(tmp_path, monkeypatch):
 
 
 def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch):
-    import wandb
-
     def refuse(**_):
         raise wandb.errors.CommError("no route to host")
 
