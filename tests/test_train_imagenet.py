@@ -255,6 +255,8 @@ def test_a_broken_data_set_is_named(train, image_folder, tmp_path, damage, messa
         (["--batch-size", "65"], r"batch_size=65 is larger than the data set of 64 images"),
         (["--batch-size", "10", "--grad-accum-steps", "3"], "batch_size=10 must be a multiple of 3"),
         (["--model", "csresnext50_ws_mi3"], "unknown model 'csresnext50_ws_mi3'. Did you mean csresnext50_ws_mi2"),
+        (["--model-args", "{dropp: 1}"], "test_resnet cannot be built with --model-args {'dropp': 1}: .*'dropp'"),
+        (["--model", "csresnext50", "--model-args", "{act: mishh}"], "cannot be built .*mish"),
         (["--burn-in", "8"], "optim.burn_in=8 must be smaller than the run's 8 steps"),
         (["--resume", "no/such/run"], "there is no no/such/run"),
         (["--steps", "5"], "epochs=2 and steps=5 both say"),

@@ -66,7 +66,10 @@ def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLo
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     """Return the network with its initial weights, which depend on the seed alone."""
     torch.manual_seed(recipe.seed)
-    model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
+    try:
+        model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}") from error
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
