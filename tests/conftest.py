@@ -39,3 +39,9 @@ def image_folder(tmp_path_factory) -> Path:
                 noise[..., label % 3] += 60 + 60 * (label // 3)
                 Image.fromarray(noise.astype(np.uint8)).save(root / split / name / f"{number:03d}.jpg", quality=92)
     return root
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say so, rather than test a CPU, where there is no GPU."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")

@@ -189,9 +189,33 @@ def test_synthetic_images_need_no_data_set(folder):
     assert evaluation.n == 12
 
 
-@pytest.mark.parametrize("words", [["--torchcompile", "false"], ["--no-channels-last"], ["--clip-grad", "1"]])
+@pytest.mark.parametrize("words", [["--no-channels-last"], ["--clip-grad", "1"], ["--no-mosaic", "--no-cutmix"]])
 def test_options_of_the_loop_run(train, words):
     assert train(*words, "--epochs", "1").n == 20
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_learns_in_each_precision_and_says_which(folder, precision):
+    size = ["--synthetic.classes", "4", "--train-per-class", "64", "--val-per-class", "8"]
+    words = ["--device", "auto", "--precision", precision, "--loader", "synthetic", "--epochs", "4", "--model-ema"]
+    evaluation = main([*TINY, *size, *words, "--output", str(folder)])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0]
+    assert evaluation.n == 32
+    assert (read_description(folder / "last" / MODEL) or {})["precision"] == precision
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_the_same_figures_and_saves_plain_names(train, tmp_path):
+    losses = {}
+    for name, words in (("plain", []), ("compiled", ["--torchcompile"])):
+        train(*words, "--model-ema", output=tmp_path / name)
+        losses[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["train/loss"]
+    assert losses["compiled"] == pytest.approx(losses["plain"], rel=1e-3)
+    plain, compiled = (load_file(tmp_path / name / "last" / MODEL) for name in losses)
+    assert plain.keys() == compiled.keys()
 
 
 def test_accumulation_sees_the_same_images(train, folder):

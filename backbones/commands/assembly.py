@@ -69,7 +69,9 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     try:
         model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}") from error
+        raise UserError(
+            f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}"
+        ) from error
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)

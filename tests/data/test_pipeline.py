@@ -214,3 +214,14 @@ def test_a_failure_that_no_file_explains_is_passed_on(split: Index) -> None:
     feed = Feed(split, view(train=True), 4, torch.device("cpu"), 2)
     with pytest.raises((RuntimeError, ValueError)):
         list(pipeline.images(iter(training(split, 1)), feed))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("train", [False, True])
+def test_pixels_decoded_on_a_gpu_are_close_to_the_reference(split: Index, train: bool) -> None:
+    how = view(train=train)
+    plans = training(split, 5) if train else list(validation_plans(len(split), 8))
+    feed = Feed(split, how, 8, torch.device("cuda", 0), 2)
+    ours = np.concatenate([image.cpu().numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
+    difference = np.abs(ours - pixels_of(reference.images, split, plans, how)).mean(axis=(1, 2, 3))
+    assert np.median(difference) <= 1.5
