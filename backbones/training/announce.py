@@ -31,7 +31,7 @@ def introduce(
         f"model       {recipe.model}, {parameters / 1e6:.2f} M parameters, on {run.accelerator.device}, "
         f"mixed precision {run.accelerator.mixed_precision}",
         f"data        {train_size} training and {run.val_size} validation images in {classes} classes; "
-        f"the last {train_size - steps * recipe.batch_size} of each epoch's order are dropped",
+        f"{train_size - steps * recipe.batch_size} training images are left out of each epoch, others each time",
         f"batch       {recipe.batch_size} images per step = {processes} processes x {each} x {accumulated} accumulated",
         f"length      {run.total_steps} steps of {steps} per epoch, from step {run.step}; "
         f"lr {recipe.lr} after {burn_in_steps(recipe, run.total_steps)} steps of burn-in",

@@ -81,6 +81,7 @@ def fit(run: Run) -> Evaluation:
     """Train until ``total_steps`` and return the figures of the last validation (of the EMA, where there is one)."""
     evaluation = None
     run.stopwatch.restart()
+    run.progress.begin(run.step)
     while run.step < run.total_steps:
         train_epoch(run)
         if run.step >= run.total_steps or run.epoch % run.val_interval == 0:

@@ -44,15 +44,19 @@ class Stopwatch:
 class ProgressBar:
     """A bar on a terminal; elsewhere (a log file) one plain line every ``seconds``."""
 
-    def __init__(self, total_steps: int, *, first_step: int = 0, enabled: bool = True, seconds: float = 10.0) -> None:
-        self.total, self.first, self.seconds = total_steps, first_step, seconds
-        self.start = self.printed = time.perf_counter()
+    def __init__(self, total_steps: int, *, enabled: bool = True, seconds: float = 10.0) -> None:
+        self.total, self.enabled, self.seconds = total_steps, enabled, seconds
+        self.printed = time.perf_counter()
+        self.begin(0)
         self.console = Console(soft_wrap=True, highlight=False)
-        self.enabled = enabled
         self.bar = Progress(BarColumn(), TextColumn("{task.description}"), console=self.console)
-        self.task = self.bar.add_task("starting", total=total_steps, completed=first_step)
+        self.task = self.bar.add_task("starting", total=total_steps)
         if enabled and self.console.is_terminal:
             self.bar.start()
+
+    def begin(self, step: int) -> None:
+        """Start to measure the time left, at ``step``."""
+        self.first, self.start = step, time.perf_counter()
 
     def update(self, step: int, epoch: int, speed: dict[str, float]) -> None:
         """Show the state after ``step``."""

@@ -106,5 +106,5 @@ class Snapshots:
         run.optimizer.load_state_dict(state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
-        run.step = run.progress.first = state["step"]
+        run.step = state["step"]
         run.best_top1 = state["best_top1"]

@@ -44,7 +44,7 @@ class Tracker:
 
     def rewind(self, step: int) -> None:
         """Drop the rows after ``step``: a resumed run writes them again."""
-        _keep_lines(self.folder / METRICS, lambda line: json.loads(line)["step"] <= step)
+        _keep_lines(self.folder / METRICS, lambda line: _is_up_to(line, step))
         column = SUMMARY_COLUMNS.index("step")
         _keep_lines(self.folder / SUMMARY, lambda line: not _beyond(line.split(",")[column], step))
 
@@ -60,7 +60,9 @@ class WandbMirror:
     def __init__(self, folder: Path, recipe: Recipe, *, run_id: str | None = None) -> None:
         self.run: Any = None
         self.id = run_id
-        self._guarded(lambda: self._start(folder, recipe))
+        for mode in dict.fromkeys((recipe.log.wandb_mode, "offline")):  # offline can be synced later
+            if self.run is None:
+                self._guarded(lambda mode=mode: self._start(folder, recipe, mode))
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Send one row; W&B's own step counter is not used, so that a resumed run may repeat a step."""
@@ -72,7 +74,7 @@ class WandbMirror:
         if self.run is not None:
             self._guarded(self.run.finish)
 
-    def _start(self, folder: Path, recipe: Recipe) -> None:
+    def _start(self, folder: Path, recipe: Recipe, mode: str | None) -> None:
         import wandb  # noqa: PLC0415 (the only place, and only when asked for)
 
         self.id = self.id or secrets.token_hex(4)
@@ -82,7 +84,7 @@ class WandbMirror:
             id=self.id,
             resume="allow",
             dir=str(folder),
-            mode=recipe.log.wandb_mode,
+            mode=mode,  # type: ignore[arg-type]
             config=recipe.to_dict(),
             settings=wandb.Settings(init_timeout=15),
         )
@@ -95,7 +97,7 @@ class WandbMirror:
         except Exception as error:  # noqa: BLE001 (whatever W&B raises, the run goes on)
             self.run = None
             warnings.warn(
-                f"W&B stopped working ({type(error).__name__}: {error}); the run goes on and {METRICS} has every row.",
+                f"W&B failed ({type(error).__name__}: {error}); the run goes on and {METRICS} has every row.",
                 stacklevel=2,
             )
 
@@ -104,6 +106,13 @@ def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     if path.exists():
         lines = [line for line in path.read_text().splitlines(keepends=True) if wanted(line)]
         path.write_text("".join(lines))
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # cut off when the run was killed
+        return False
 
 
 def _beyond(text: str, step: int) -> bool:

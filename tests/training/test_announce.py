@@ -31,7 +31,7 @@ def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
     text = "\n".join(lines)
     assert lines[0] == f"run folder  {tmp_path}"
     assert "2.50 M parameters" in text
-    assert "325 training and 50 validation images in 7 classes; the last 5 of each epoch's order are dropped" in text
+    assert "325 training and 50 validation images in 7 classes; 5 training images are left out" in text
     assert "32 images per step = 2 processes x 4 x 4 accumulated" in text
     assert "1200 steps of 10 per epoch, from step 0; lr 0.1 after 120 steps of burn-in" in text
     assert "changed     lr: 0.1 -> 0.2" in text

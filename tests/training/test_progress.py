@@ -62,7 +62,7 @@ def test_without_a_terminal_a_line_comes_now_and_then(clock, capsys):
 
 def test_the_time_left_counts_only_the_steps_of_this_process(clock, capsys):
     bar = ProgressBar(100, seconds=0.0)
-    bar.first = 80
+    bar.begin(80)
     clock.now += 5.0
     bar.update(90, 0, {"perf/images_per_second": 1.0, "perf/data_wait": 0.0})
     assert "ETA 0:00:05" in capsys.readouterr().out
