@@ -78,7 +78,10 @@ def read_description(file: Path) -> dict[str, Any] | None:
             header = (weights.metadata() or {}).get(_HEADER)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a readable safetensors file: {error}") from None
-    return json.loads(header) if header else None
+    description = json.loads(header) if header else None
+    if description is not None and description["format"] != FORMAT:
+        raise UserError(f"{file} has format {description['format']}; this version of backbones reads {FORMAT}.")
+    return description
 
 
 def load_weights(model: nn.Module, file: Path, *, name: str = "the network") -> None:

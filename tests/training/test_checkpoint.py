@@ -96,6 +96,13 @@ def test_missing_and_unknown_tensors_are_named(tmp_path):
         load_weights(network(), tmp_path / "w.safetensors")
 
 
+def test_a_format_of_another_version_is_refused(tmp_path):
+    header = {"backbones": json.dumps({"format": 99})}
+    save_file({"w": torch.zeros(1)}, tmp_path / "x.safetensors", metadata=header)
+    with pytest.raises(UserError, match="has format 99; this version of backbones reads 1"):
+        read_description(tmp_path / "x.safetensors")
+
+
 def test_a_file_that_is_not_safetensors_is_an_error(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"<html>")
     for read in (read_description, lambda file: load_weights(network(), file)):
