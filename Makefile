@@ -27,6 +27,7 @@ demo: $(READY)  ## Train csresnext50_ws_mi2 on handwritten digits and evaluate i
 	PATH="$(abspath $(BIN)):$$PATH" $(CPU) accelerate launch --config_file configs/accelerate/cpu1.yaml \
 		train_imagenet.py --config configs/digits.yaml --data-dir data/digits --output $(DEMO_RUN)
 	$(CPU) $(BIN)/python eval.py --ckpt $(DEMO_RUN)
+	@echo 'To run these commands yourself, first: . $(BIN)/activate'
 
 test: $(READY)  ## Run the fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -17,6 +17,7 @@ from backbones.commands.restored import Restored, restore_model
 from backbones.data.index import Index, validation
 from backbones.data.loader import EvalLoader
 from backbones.errors import UserError, exit_on_user_error
+from backbones.recipe import require
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
 
@@ -37,19 +38,25 @@ class Options:
     """Evaluate the averaged weights where the checkpoint has them."""
     batch_size: int = 64
     """Images per batch of each process."""
-    loader: Literal["dali", "reference"] = "dali"
-    """Who decodes: NVIDIA DALI or the slow torchvision reference."""
+    loader: Literal["dali", "reference"] | None = None
+    """Who decodes: NVIDIA DALI or the slow torchvision reference; unset: as in training."""
     workers: int = 4
     """Decoding threads per process."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for option in ("batch_size", "workers"):
+            require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
+        if self.json is not None and not Path(self.json).parent.is_dir():
+            raise UserError(f"--json {self.json}: there is no folder {Path(self.json).parent}.")
 
 
 def main(argv: Sequence[str]) -> Evaluation:
     """Evaluate as the command line says, print the figures and return them."""
     options = parse(Options, argv, description=__doc__ or "")
     restored = restore_model(options.ckpt, model=options.model, ema=options.ema)
-    accelerator = create_accelerator(precision=restored.precision, device=options.device)
+    accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
     index = validation_images(options, restored)
     batches = val_loader(options, restored, index, accelerator)
     evaluation = evaluate(accelerator, restored.model.to(accelerator.device), batches, expected=len(index))
@@ -66,13 +73,30 @@ def validation_images(options: Options, restored: Restored) -> Index:
     if data_dir is None:
         raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
     index = validation(data_dir)
+    if restored.classes is None and restored.model.num_classes != len(index.classes):
+        raise UserError(
+            f"{restored.name} has {restored.model.num_classes} outputs, {data_dir} has {len(index.classes)} classes."
+        )
     if restored.classes is not None and index.classes != restored.classes:
         differing = sorted(set(index.classes) ^ set(restored.classes))
         raise UserError(
             f"--data-dir {data_dir} has {len(index.classes)} classes, the checkpoint has {len(restored.classes)}; "
             f"not in both: {', '.join(differing[:5])}."
         )
+    require_same_images(options, restored, index)
     return index
+
+
+def require_same_images(options: Options, restored: Restored, index: Index) -> None:
+    """Refuse a validation set that changed behind our back; one that was named may differ, and is said to."""
+    if restored.val_fingerprint in (None, index.fingerprint):
+        return
+    if options.data_dir is None:
+        raise UserError(
+            f"{restored.data_dir} no longer holds the validation images that the checkpoint was measured on; "
+            "restore them, or name the folder with --data-dir to evaluate on what is there."
+        )
+    print("note        these are not the validation images that the checkpoint was measured on")  # noqa: T201
 
 
 def val_loader(options: Options, restored: Restored, index: Index, accelerator: Accelerator) -> EvalLoader:
@@ -85,7 +109,7 @@ def val_loader(options: Options, restored: Restored, index: Index, accelerator: 
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         device=accelerator.device,
-        loader=options.loader,
+        loader=options.loader or restored.loader,
         workers=options.workers,
     )
 

@@ -4,17 +4,19 @@ accelerate launch train_imagenet.py --model csresnext50_ws_mi2 --data-dir /image
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from backbones.command_line import parse
 from backbones.commands.assembly import build_model, build_run, splits, train_loader, val_loader
 from backbones.errors import exit_on_user_error
-from backbones.recipe import Recipe
+from backbones.recipe import Recipe, resolve
 from backbones.training.announce import conclude, introduce
 from backbones.training.evaluate import Evaluation
-from backbones.training.launch import create_accelerator
-from backbones.training.loop import fit
-from backbones.training.run_folder import choose_run_folder, claim, recipe_of
+from backbones.training.launch import create_accelerator, precision_name
+from backbones.training.loop import Run, fit
+from backbones.training.run_folder import choose_run_folder, claimed, recipe_of
 from backbones.training.snapshot import Snapshots
 from backbones.training.tracking import Tracker
 
@@ -27,22 +29,31 @@ def main(argv: Sequence[str]) -> Evaluation:
     )
     folder = choose_run_folder(recipe, accelerator)
     train, val = splits(recipe)
-    snapshots = Snapshots(folder, recipe, train.classes, train.fingerprint)
-    state, changed = snapshots.read_state() if recipe.resume else ({}, {})
     with train_loader(recipe, train, accelerator) as batches:
+        recipe = resolve(recipe, precision=precision_name(accelerator), steps_per_epoch=batches.steps_per_epoch)
+        snapshots = Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint)
+        state, changed = snapshots.read_state(accelerator) if recipe.resume else ({}, {})
         model = build_model(recipe, len(train.classes))
         run = build_run(recipe, accelerator, model, (batches, val_loader(recipe, val, accelerator)), snapshots)
         if state:
             snapshots.restore(run, state)
         introduce(run, recipe, folder, changed, train_size=len(train), classes=len(train.classes))
-        if accelerator.is_main_process:
-            claim(folder, recipe)
-            run.tracker = Tracker(folder, recipe, wandb_id=state.get("wandb_id"))
-            run.tracker.rewind(run.step)
-        evaluation = fit(run)
+        with tracked(run, recipe, folder, wandb_id=state.get("wandb_id")):
+            evaluation = fit(run)
     conclude(run, recipe, folder, evaluation)
     accelerator.end_training()
     return evaluation
+
+
+@contextmanager
+def tracked(run: Run, recipe: Recipe, folder: Path, *, wandb_id: str | None) -> Iterator[None]:
+    """On rank 0, own the run folder and log to it while the run lasts."""
+    if not run.accelerator.is_main_process:
+        yield
+        return
+    with claimed(folder, recipe), closing(Tracker(folder, recipe, wandb_id=wandb_id)) as run.tracker:
+        run.tracker.rewind(run.step)
+        yield
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:

@@ -10,7 +10,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
@@ -55,6 +55,7 @@ def _parser(options: type, description: str) -> ArgumentParser:
     set_loader("strict_yaml", strict_yaml.load, exceptions=(yaml.YAMLError,))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
+        allow_abbrev=False,
         parser_mode="strict_yaml",
         exit_on_error=False,
         description=description,
@@ -87,6 +88,8 @@ def _words(argv: Sequence[str], leaves: Leaves) -> list[str]:
             words.append(arg)
             continue
         option, negated = _full_name(name[2:].replace("-", "_"), leaves)
+        if negated and equals:
+            raise UserError(f"{arg}: {name} takes no value; --{option} takes true or false.")
         words.append(f"--{option}{equals}{value}")
         following = argv[i + 1] if i + 1 < len(argv) else "-"
         if not equals and leaves.get(option) is bool and (negated or following.startswith("-")):
@@ -121,6 +124,8 @@ def _check_file(file: Path, options: type) -> None:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         raise UserError(f"{where}: {getattr(error, 'problem', error)}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--config {file} is not a text file.") from None
     _check_keys(values, options, str(file))
 
 
@@ -130,11 +135,19 @@ def _check_keys(values: Any, options: type, where: str) -> None:
     hints = get_type_hints(options)
     for key, value in values.items():
         if key not in hints:
-            raise UserError(f"{where}: unknown option {key!r}.{did_you_mean(str(key), hints)}")
+            raise UserError(
+                f"{where}: unknown option {key!r}.{_home(str(key), options) or did_you_mean(str(key), hints)}"
+            )
         if dataclasses.is_dataclass(hints[key]):
             _check_keys(value, hints[key], f"{where}: {key}")
         elif isinstance(value, str) and not _takes_text(hints[key]):
             raise UserError(f"{where}: {key}={value} is not valid: it must be {_noun(hints[key])}.")
+
+
+def _home(key: str, options: type) -> str:
+    """Say which group an option belongs to, where it stands outside of it."""
+    homes = [leaf.rpartition(".")[0] for leaf, _ in _leaves(options) if leaf.endswith(f".{key}")]
+    return f" It belongs to the group {homes[0]}: write `{homes[0]}:` and, indented, `{key}:`." if homes else ""
 
 
 def _explained(message: str, leaves: Leaves) -> str:
@@ -145,7 +158,8 @@ def _explained(message: str, leaves: Leaves) -> str:
     got = re.findall(r"(?:Got|Given) value: (.*)", message)
     if key and got and key[1] in leaves:
         value, kind = got[-1], leaves[key[1]]
-        choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+        literals = [part for part in _alternatives(kind) if get_origin(part) is Literal]
+        choices = [str(choice) for part in literals for choice in get_args(part)]
         return f"{key[1]}={value} is not valid: it must be {_noun(kind)}.{did_you_mean(value, choices)}"
     return " ".join(message.split())
 
@@ -157,16 +171,20 @@ def _nearest_option(word: str, leaves: Leaves) -> str:
 
 
 def _takes_text(kind: Any) -> bool:
-    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    return any(part is str or get_origin(part) is Literal for part in parts)
+    return any(part is str or get_origin(part) is Literal for part in _alternatives(kind))
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """Return the parts of a union; both spellings, ``int | None`` and ``Optional``, which Literals turn into."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _noun(kind: Any) -> str:
     """Say in words what a type takes: ``Literal["a", "b"]`` is "a or b", ``int | None`` "an integer or null"."""
     if get_origin(kind) is Literal:
         return " or ".join(str(choice) for choice in get_args(kind))
-    if isinstance(kind, UnionType):
-        return " or ".join(_noun(part) for part in get_args(kind))
+    if len(_alternatives(kind)) > 1:
+        return " or ".join(_noun(part) for part in _alternatives(kind))
     if get_origin(kind) is tuple:
         return f"{len(get_args(kind))} numbers, as [{', '.join(['0.5'] * len(get_args(kind)))}]"
     return _NOUNS.get(kind, "a mapping, as {name: value}")

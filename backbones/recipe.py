@@ -4,7 +4,8 @@ Values come from the command line, else from the YAML file, else from the defaul
 darknet's for ImageNet. Nothing here imports torch, and no layer ever sees a Recipe: values travel by argument.
 """
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from backbones.errors import UserError
@@ -216,7 +217,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for option in ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval"):
             require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
-        require(self.lr > 0, "lr", self.lr, "must be positive")
+        require(0 < self.lr < math.inf, "lr", self.lr, "must be positive and finite")
+        for option in ("model", "data_dir", "output", "resume"):
+            require(getattr(self, option) != "", option, "", "must not be empty (an unset variable?)")
         require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2**63)")
         for option in ("epochs", "steps"):
             value = getattr(self, option)
@@ -248,6 +251,13 @@ def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
         f"must be smaller than the run's {total_steps} steps",
     )
     return recipe.optim.burn_in
+
+
+def resolve(recipe: Recipe, *, precision: Precision, steps_per_epoch: int) -> Recipe:
+    """Return the recipe with everything decided that it left open: precision, length and burn-in."""
+    epochs = recipe.epochs if recipe.steps else recipe.epochs or 120
+    burn_in = burn_in_steps(recipe, run_length(recipe, steps_per_epoch))
+    return replace(recipe, precision=precision, epochs=epochs, optim=replace(recipe.optim, burn_in=burn_in))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

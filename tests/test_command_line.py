@@ -65,6 +65,13 @@ def test_options_can_be_spelled_as_timm_spells_them(argv, read):
         (["--config", "nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["--ema.decay", "2"], r"ema.decay=2.0 must lie in \[0, 1\)"),
         (["junk"], "unknown option junk"),
+        (["--no-mosaic=true"], "--no-mosaic takes no value"),
+        (
+            ["--wandb-mode", "ofline"],
+            "log.wandb_mode=ofline is not valid: it must be online or offline or null. Did you",
+        ),
+        (["--conf", "x.yaml"], "unknown option --conf"),
+        (["--lr", ".inf"], "lr=inf must be positive and finite"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(argv, message):
@@ -75,7 +82,7 @@ def test_a_mistake_on_the_command_line_is_named(argv, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("smoothing: 0", "recipe.yaml: unknown option 'smoothing'"),
+        ("smoothing: 0", "recipe.yaml: unknown option 'smoothing'. It belongs to the group mixing"),
         ("optim:\n  momentumm: 1", "recipe.yaml: optim: unknown option 'momentumm'. Did you mean momentum"),
         ("lr: 1\nlr: 2", r"recipe.yaml:2: duplicate key 'lr' \(also on line 1\)"),
         ("lr: fast", "recipe.yaml: lr=fast is not valid: it must be a number"),

@@ -38,6 +38,7 @@ def test_no_launch_file_is_left_untested():
 
 def test_omega_is_what_darknet_trained():
     recipe = parse(Recipe, ["--config", str(CONFIGS / "omega.yaml")])
-    assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.img_size) == (1_200_000, 128, 0.1, 256)
+    assert (recipe.steps, recipe.batch_size, recipe.grad_accum_steps) == (1_200_000, 128, 4)
+    assert (recipe.lr, recipe.img_size) == (0.1, 256)
     assert (recipe.optim.momentum, recipe.optim.weight_decay, recipe.optim.power) == (0.9, 0.0005, 4)
     assert (recipe.optim.burn_in, recipe.optim.bn_momentum, recipe.mixing.smoothing) == (1000, 0.01, 0.1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+import backbones
 import eval as eval_script
 import train_imagenet
 from backbones.data.loader import EvalLoader
@@ -117,6 +118,29 @@ def test_a_count_that_is_not_the_split_is_refused(evaluate, trained, monkeypatch
     monkeypatch.setattr(EvalLoader, "__iter__", lambda self: list(everything(self))[:-1].__iter__())
     with pytest.raises(UserError, match=r"evaluated 15 images, but the split has 20"):
         evaluate("--ckpt", trained[0], "--batch-size", 5)
+
+
+def test_a_validation_set_that_changed_is_refused_unless_it_is_named(evaluate, image_folder, tmp_path, capsys):
+    data = Path(shutil.copytree(image_folder, tmp_path / "data"))
+    words = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "1", "--workers", "1"]
+    accelerate_state.reset()
+    train_imagenet.main([*words, "--data-dir", str(data), "--output", str(tmp_path / "run"), "--device", "cpu"])
+    (data / "val" / "ant" / "000.jpg").unlink()
+    with pytest.raises(UserError, match="no longer holds the validation images"):
+        evaluate("--ckpt", tmp_path / "run")
+    assert evaluate("--ckpt", tmp_path / "run", "--data-dir", data).n == 19
+    assert "these are not the validation images" in capsys.readouterr().out
+
+
+def test_a_network_with_other_outputs_is_refused(evaluate, image_folder, tmp_path):
+    save_file(backbones.create_model("test_resnet").state_dict(), tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match=r"test_resnet has 1000 outputs, .* has 4 classes"):
+        evaluate("--ckpt", tmp_path / "bare.safetensors", "--model", "test_resnet", "--data-dir", image_folder)
+
+
+def test_a_place_for_the_figures_is_checked_first(evaluate, trained):
+    with pytest.raises(UserError, match="there is no folder /no/dir"):
+        evaluate("--ckpt", trained[0], "--json", "/no/dir/x.json")
 
 
 def test_a_checkpoint_that_does_not_exist_is_named(evaluate):

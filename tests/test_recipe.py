@@ -19,6 +19,7 @@ from backbones.recipe import (
     Synthetic,
     burn_in_steps,
     differences,
+    resolve,
     run_length,
 )
 
@@ -82,8 +83,16 @@ def test_a_burn_in_that_never_ends_is_refused():
 
 def test_a_recipe_written_as_yaml_reads_back_as_the_same_recipe(tmp_path):
     recipe = replace(Recipe(), model_args={"act": "leaky"}, lr=3e-5, augment=Augment(scale=(0.2, 0.9)))
+    recipe = replace(recipe, epochs=3, log=Log(wandb_mode="offline"), optim=Optim(burn_in=5, clip_grad=1.0))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict()))
     assert parse(Recipe, [], config=tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_resolved_recipe_leaves_nothing_open():
+    recipe = resolve(Recipe(), precision="bf16", steps_per_epoch=50)
+    assert (recipe.precision, recipe.epochs, recipe.steps, recipe.optim.burn_in) == ("bf16", 120, None, 600)
+    recipe = resolve(Recipe(steps=100), precision="fp32", steps_per_epoch=50)
+    assert (recipe.epochs, recipe.steps, recipe.optim.burn_in) == (None, 100, 10)
 
 
 def test_differences_name_each_option_once():

@@ -51,7 +51,7 @@ def test_a_run_leaves_recipe_metrics_summary_and_two_checkpoints(train, folder, 
     evaluation = train()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "recipe.yaml", "metrics.jsonl", "summary.csv", "last/model.safetensors", "last/state.pt",
+        ".lock", "recipe.yaml", "metrics.jsonl", "summary.csv", "last/model.safetensors", "last/state.pt",
         "best/model.safetensors",
     }  # fmt: skip
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -85,24 +85,27 @@ def test_the_written_recipe_repeats_the_run_bit_for_bit(train, folder, tmp_path)
     assert written[0] == written[1]
 
 
-def test_a_resumed_run_ends_where_the_straight_one_does(train, folder, tmp_path):
-    """The schedule is the same: the first run is cut after its first epoch by stopping its saves there."""
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_resumed_run_ends_where_the_straight_one_does(train, folder, tmp_path, validated):
+    """The same run, killed when its first epoch was saved: before its validation, and after."""
     straight = tmp_path / "straight"
     train("--model-ema", "--model-args", "{drop_rate: 0.2}", output=straight)
-    train("--model-ema", "--model-args", "{drop_rate: 0.2}", "--epochs", "1", "--lr", "0.1")
-    assert load_state(folder / "last")["step"] == 4
-    shutil.rmtree(folder)
-    cut_after_first_epoch(train, folder)
+    cut_after_first_epoch(train, validated=validated)
     assert load_state(folder / "last")["step"] == 4
     main(["--resume", str(folder)])
     assert equal_weights(straight, folder)
-    last_rows = [json.loads((path / "metrics.jsonl").read_text().splitlines()[-1]) for path in (straight, folder)]
-    assert last_rows[0] == last_rows[1]
-    assert (folder / "summary.csv").read_text().count("\n") == 3
+    assert logged(folder) == logged(straight)
+    assert (folder / "summary.csv").read_text() == (straight / "summary.csv").read_text()
 
 
-def cut_after_first_epoch(train, folder: Path) -> None:
-    """Train the same run, stopped by an error as soon as the first checkpoint is written."""
+def logged(folder: Path) -> list[dict]:
+    """The rows of metrics.jsonl without the speed."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("perf/")} for row in rows]
+
+
+def cut_after_first_epoch(train, *, validated: bool) -> None:
+    """Train the same run, stopped by an error as soon as a checkpoint of its first epoch is written."""
 
     class StoppedError(Exception):
         pass
@@ -111,7 +114,8 @@ def cut_after_first_epoch(train, folder: Path) -> None:
 
     def save_and_stop(self, run, evaluations, is_best):
         original(self, run, evaluations, is_best)
-        raise StoppedError
+        if bool(evaluations) is validated:
+            raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot.Snapshots, "__call__", save_and_stop)
@@ -159,10 +163,63 @@ def test_a_run_can_go_on_where_the_same_images_were_moved_to(train, folder, imag
     assert load_state(folder / "last")["step"] == 12
 
 
-def test_a_finished_run_says_how_to_go_on(train, folder):
+def test_a_finished_run_says_how_to_go_on_and_keeps_its_recipe(train, folder):
     train()
-    with pytest.raises(UserError, match="already has all its 8 steps: raise --epochs"):
-        main(["--resume", str(folder)])
+    before = (folder / "recipe.yaml").read_text()
+    with pytest.raises(UserError, match="already has all its 4 steps: raise --epochs"):
+        main(["--resume", str(folder), "--epochs", "1", "--lr", "0.9"])
+    assert (folder / "recipe.yaml").read_text() == before
+
+
+def test_a_run_with_wandb_goes_on_as_the_same_wandb_run(train, folder, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    words = ["--log-wandb", "--wandb-mode", "offline"]
+    train(*words, "--epochs", "1")
+    main(["--resume", str(folder), "--epochs", "2"])
+    ids = {path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")}
+    assert ids == {load_state(folder / "last")["wandb_id"]}
+
+
+def test_a_fork_finds_its_own_best(train, folder, tmp_path):
+    train()
+    main(["--resume", str(folder), "--output", str(tmp_path / "fork"), "--epochs", "3"])
+    assert (tmp_path / "fork" / "best" / MODEL).is_file()
+
+
+def test_the_recipe_is_written_with_everything_decided(train, folder):
+    train()
+    written = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert (written["precision"], written["epochs"], written["optim"]["burn_in"]) == ("fp32", 2, 0)
+
+
+def test_a_change_of_surroundings_is_said(train, folder, image_folder, tmp_path, capsys):
+    train()
+    state = load_state(folder / "last")
+    state["surroundings"] |= {"processes": 8}
+    torch.save(state, folder / "last" / "state.pt")
+    data = copy_of(image_folder, tmp_path)
+    (data / "val" / "ant" / "000.jpg").unlink()
+    main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(data)])
+    shown = capsys.readouterr().out
+    assert "changed     processes: 8 -> 1" in shown
+    assert "changed     validation images:" in shown
+
+
+def test_a_summary_cut_off_by_a_kill_does_not_stop_a_resume(train, folder):
+    train()
+    with (folder / "summary.csv").open("a") as file:
+        file.write("3")
+    main(["--resume", str(folder), "--epochs", "3"])
+    assert (folder / "summary.csv").read_text().count("\n") == 4
+
+
+def test_a_bad_image_leaves_a_folder_that_can_be_used_again(train, folder, image_folder, tmp_path):
+    data = copy_of(image_folder, tmp_path)
+    (data / "train" / "ant" / "003.jpg").write_bytes(b"<html>")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"train/ant/003.jpg"):
+            train(data=data)
+    assert not (folder / "last").exists()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train, tmp_path):
@@ -218,9 +275,15 @@ def test_a_compiled_network_trains_to_the_same_figures_and_saves_plain_names(tra
     assert plain.keys() == compiled.keys()
 
 
-def test_accumulation_sees_the_same_images(train, folder):
-    train("--grad-accum-steps", "4")
-    assert load_state(folder / "last")["step"] == 8
+def test_accumulation_starts_from_the_same_images_and_network(train, tmp_path):
+    """Before the first update, at a rate of next to nothing, only BatchNorm's batch differs."""
+    losses = {}
+    for steps in ("1", "2"):
+        train("--grad-accum-steps", steps, "--lr", "1e-9", "--epochs", "1", output=tmp_path / steps)
+        rows = (tmp_path / steps / "metrics.jsonl").read_text().splitlines()
+        losses[steps] = json.loads(rows[0])["train/loss"]
+    assert losses["2"] == pytest.approx(losses["1"], rel=0.05)
+    assert load_state(tmp_path / "2" / "last")["step"] == 4
 
 
 def test_gradient_checkpointing_changes_nothing(train, tmp_path):
@@ -283,6 +346,8 @@ def test_a_broken_data_set_is_named(train, image_folder, tmp_path, damage, messa
         (["--model", "csresnext50", "--model-args", "{act: mishh}"], "cannot be built .*mish"),
         (["--burn-in", "8"], "optim.burn_in=8 must be smaller than the run's 8 steps"),
         (["--resume", "no/such/run"], "there is no no/such/run"),
+        (["--resume", ""], "resume='' must not be empty"),
+        (["--model", "cspresnet50", "--grad-checkpointing"], "cannot be built .*gradient checkpointing"),
         (["--steps", "5"], "epochs=2 and steps=5 both say"),
     ],
 )

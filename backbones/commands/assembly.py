@@ -68,13 +68,13 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     torch.manual_seed(recipe.seed)
     try:
         model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
-    except (TypeError, ValueError) as error:
+        if recipe.grad_checkpointing:
+            model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
+    except (TypeError, ValueError, AssertionError) as error:
         raise UserError(
             f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}"
         ) from error
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
-    if recipe.grad_checkpointing:
-        model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones import create_model
 from backbones.errors import UserError
-from backbones.recipe import Precision, Preprocess
+from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
 
@@ -29,8 +29,12 @@ class Restored:
     precision: Precision
     classes: tuple[str, ...] | None
     """Class names in the order of the logits; None where the file does not say."""
-    data_dir: str | None
+    data_dir: str | None = None
     """The data set that the network was trained on."""
+    val_fingerprint: str | None = None
+    """Of the validation images that its figures were measured on."""
+    loader: LoaderName = "dali"
+    """Who decoded them."""
 
 
 def restore_model(ckpt: str, *, model: str | None = None, ema: bool = True) -> Restored:
@@ -55,6 +59,8 @@ def restore_model(ckpt: str, *, model: str | None = None, ema: bool = True) -> R
         precision=about["precision"],
         classes=tuple(about["classes"]),
         data_dir=about["data_dir"],
+        val_fingerprint=about["val_fingerprint"],
+        loader="reference" if about["loader"] == "reference" else "dali",
     )
 
 
@@ -78,7 +84,6 @@ def _foreign(file: Path, name: str | None) -> Restored:
         preprocess=preprocess,
         precision="auto",
         classes=None,
-        data_dir=None,
     )
 
 

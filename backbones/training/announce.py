@@ -10,6 +10,8 @@ from backbones.training.loop import Run
 
 _TIME_CONSTANTS = 10
 """Updates, in units of 1 / momentum, after which BatchNorm has forgotten its initial statistics."""
+_NOISY_BATCH = 8
+"""Fewer images than this make a poor estimate of a channel's statistics."""
 
 
 def introduce(
@@ -32,7 +34,8 @@ def introduce(
         f"mixed precision {run.accelerator.mixed_precision}",
         f"data        {train_size} training and {run.val_size} validation images in {classes} classes; "
         f"{train_size - steps * recipe.batch_size} training images are left out of each epoch, others each time",
-        f"batch       {recipe.batch_size} images per step = {processes} processes x {each} x {accumulated} accumulated",
+        f"batch       {recipe.batch_size} images per step = {processes} processes x {each} x {accumulated} accumulated "
+        f"(BatchNorm sees {each})",
         f"length      {run.total_steps} steps of {steps} per epoch, from step {run.step}; "
         f"lr {recipe.lr} after {burn_in_steps(recipe, run.total_steps)} steps of burn-in",
     )
@@ -44,12 +47,19 @@ def introduce(
 def warnings_of(run: Run, recipe: Recipe) -> list[str]:
     """Return a line for each setting that would quietly spoil this run."""
     momentum, updates = recipe.optim.bn_momentum, run.total_steps * recipe.grad_accum_steps
-    if momentum >= 0.1 or updates * momentum >= _TIME_CONSTANTS:
-        return []
-    return [
-        f"warning     --bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run "
-        f"of {updates}: validation will lag behind. 0.1 suits short runs."
-    ]
+    each = recipe.batch_size // (run.accelerator.num_processes * recipe.grad_accum_steps)
+    warnings = []
+    if momentum < 0.1 and updates * momentum < _TIME_CONSTANTS:
+        warnings.append(
+            f"--bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run of "
+            f"{updates}: validation will lag behind. 0.1 suits short runs."
+        )
+    if each < _NOISY_BATCH:
+        warnings.append(
+            f"BatchNorm sees only {each} images at a time: its statistics are noisy. Use a larger --batch-size, fewer "
+            "processes or a smaller --grad-accum-steps."
+        )
+    return [f"warning     {warning}" for warning in warnings]
 
 
 def conclude(run: Run, recipe: Recipe, folder: Path, evaluation: Evaluation) -> None:

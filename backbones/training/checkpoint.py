@@ -8,6 +8,8 @@ that it can be evaluated alone. ``state.pt`` holds what only training needs, loa
 """
 
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +47,7 @@ def save_checkpoint(
         _save_weights(ema, fresh / EMA, header)
     if state is not None:
         torch.save(state, fresh / STATE)
+    _flush(fresh)
     _put_in_place(fresh, folder)
 
 
@@ -54,8 +57,8 @@ def find_checkpoint(path: Path) -> Path:
     Raises ``UserError`` when nothing is there.
     """
     if path.is_file():
-        return path
-    for folder in (path, path / "last", path / "last.old"):
+        return path.parent if path.name == STATE else path
+    for folder in (path, path.with_name(path.name + ".old"), path / "last", path / "last.old"):
         if (folder / MODEL).is_file():
             return folder
     if path.exists():
@@ -104,11 +107,22 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / STATE
     if not file.is_file():
         raise UserError(f"{checkpoint} cannot be resumed: it has no {STATE} (only RUN/last has one).")
-    return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} cannot be read: {reason}") from error
 
 
 def _save_weights(weights: Weights, file: Path, header: dict[str, str]) -> None:
     save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
+
+
+def _flush(folder: Path) -> None:
+    """Make sure that every file of the folder is on the disk before the old checkpoint goes."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -14,21 +15,26 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from backbones.errors import UserError
 from backbones.recipe import Precision
 
-_ACCELERATE_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_ACCELERATE_NAMES: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 
 
 def create_accelerator(
-    *, precision: Precision = "auto", device: str = "auto", grad_accum_steps: int = 1
+    *, precision: Precision = "auto", device: str = "auto", grad_accum_steps: int = 1, obey_launcher: bool = True
 ) -> Accelerator:
     """Return the Accelerator of this process.
 
-    Raises ``UserError`` when fewer processes run than the launcher was asked for, or when the launcher's mixed
-    precision and ``precision`` contradict each other.
+    Raises ``UserError`` when fewer processes run than the launcher was asked for, when it was told to use a GPU that
+    is not there, or when its mixed precision and ``precision`` contradict each other; the last is forgiven where
+    ``obey_launcher`` is not set.
     """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
+    file = launch_file(_launcher_words())
+    if file.get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
+        raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
     accelerator = Accelerator(
         cpu=device == "cpu" or not torch.cuda.is_available(),
-        mixed_precision=mixed_precision(precision, os.environ.get("ACCELERATE_MIXED_PRECISION")),
+        mixed_precision=mixed_precision(precision, launched),
         gradient_accumulation_steps=grad_accum_steps,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
@@ -47,9 +53,9 @@ def mixed_precision(precision: Precision, launched: str | None) -> str:
     return wanted
 
 
-def precision_name(accelerator: Accelerator) -> str:
+def precision_name(accelerator: Accelerator) -> Precision:
     """Return the accelerator's precision in the recipe's words."""
-    return {name: key for key, name in _ACCELERATE_NAMES.items()}[accelerator.mixed_precision]
+    return next(key for key, name in _ACCELERATE_NAMES.items() if name == accelerator.mixed_precision)
 
 
 def command_line() -> str:
@@ -69,7 +75,18 @@ def requested_processes(launcher: list[str]) -> int | None:
     options = {key.replace("-", "_"): value for key, value in _options(launcher)}
     if "__num_processes" in options:
         return int(options["__num_processes"])
-    return _processes_in(Path(options["__config_file"])) if "__config_file" in options else None
+    count = launch_file(launcher).get("num_processes")
+    return count if isinstance(count, int) else None
+
+
+def launch_file(launcher: list[str]) -> dict[str, Any]:
+    """Return what is in the launch file that the words of ``accelerate launch`` name; {} where they name none."""
+    options = {key.replace("-", "_"): value for key, value in _options(launcher)}
+    try:
+        content = yaml.safe_load(Path(options.get("__config_file", "")).read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_processes(running: int, requested: int | None) -> None:
@@ -94,10 +111,3 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         yield option, value if equals else following
-
-
-def _processes_in(config: Path) -> int | None:
-    try:
-        return int(yaml.safe_load(config.read_text())["num_processes"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None

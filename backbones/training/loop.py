@@ -60,8 +60,11 @@ class Run:
     step: int = 0
     """Optimizer steps made."""
     best_top1: float = -math.inf
-    train_loss: float = math.nan
-    """Mean loss of the last report."""
+    """Highest top-1 so far, in per cent."""
+    owes_validation: bool = False
+    """The checkpoint that the run goes on from was written, but its validation did not come to an end."""
+    reported: list[tuple[float, int]] = field(default_factory=list)
+    """(mean loss, micro-batches) of each report since the last validation."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     losses: list[Tensor] = field(default_factory=list)
     """Losses since the last report, still on the device."""
@@ -79,25 +82,31 @@ class Run:
 
 def fit(run: Run) -> Evaluation:
     """Train until ``total_steps`` and return the figures of the last validation (of the EMA, where there is one)."""
-    evaluation = None
+    require_work_left(run)
     run.stopwatch.restart()
     run.progress.begin(run.step)
+    evaluation = validate_and_save(run) if run.owes_validation else None
     while run.step < run.total_steps:
         train_epoch(run)
         if run.step >= run.total_steps or run.epoch % run.val_interval == 0:
             evaluation = validate_and_save(run)
     run.progress.close()
-    if evaluation is None:
-        raise UserError(f"the run already has all its {run.total_steps} steps: raise --epochs or --steps to go on.")
+    assert evaluation is not None
     return evaluation
+
+
+def require_work_left(run: Run) -> None:
+    """Refuse to go on with a run that is over."""
+    if run.step >= run.total_steps and not run.owes_validation:
+        raise UserError(f"the run already has all its {run.total_steps} steps: raise --epochs or --steps to go on.")
 
 
 def train_epoch(run: Run) -> None:
     """Make the optimizer steps that are left of the current epoch."""
     run.model.train()
-    for batch in run.stopwatch.waiting_for(_batches_left(run)):
+    for number, batch in enumerate(run.stopwatch.waiting_for(_batches_left(run))):
         with run.accelerator.accumulate(run.model):
-            _set_up_step(run)
+            _set_up_step(run, micro_batch=number % run.accelerator.gradient_accumulation_steps)
             images, targets = run.mix(batch)
             loss = F.cross_entropy(run.model(images), targets)
             run.accelerator.backward(loss)
@@ -111,8 +120,13 @@ def train_epoch(run: Run) -> None:
 
 
 def validate_and_save(run: Run) -> Evaluation:
-    """Evaluate the network (and its average), log the figures, and save ``last`` and perhaps ``best``."""
+    """Evaluate the network (and its average), log the figures, and save ``last`` and perhaps ``best``.
+
+    ``last`` is written before, too: what was trained is safe when the evaluation fails.
+    """
     _average_batch_norm(run)
+    if run.accelerator.is_main_process:
+        run.save(run, {}, False)
     networks = {"val": run.plain_model} | ({"val_ema": run.ema.module} if run.ema else {})
     evaluations = {
         name: evaluate(run.accelerator, network, run.val_batches, expected=run.val_size)
@@ -125,6 +139,8 @@ def validate_and_save(run: Run) -> Evaluation:
         _announce(run, evaluations, is_best=is_best)
         run.save(run, evaluations, is_best)
     run.accelerator.wait_for_everyone()
+    run.owes_validation = False
+    run.reported.clear()
     run.stopwatch.restart()
     return headline
 
@@ -136,10 +152,10 @@ def _batches_left(run: Run) -> Iterator[Any]:
     return islice(run.train_batches.epoch(epoch, done), micro_batches)
 
 
-def _set_up_step(run: Run) -> None:
+def _set_up_step(run: Run, *, micro_batch: int) -> None:
     """Give the step its learning rate and its own random numbers (dropout): both depend on its number alone."""
     set_lr(run.optimizer.optimizer, run.schedule(run.step + 1))
-    key = (run.seed, run.step, run.accelerator.process_index)
+    key = (run.seed, run.step, micro_batch, run.accelerator.process_index)
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
@@ -163,7 +179,7 @@ def _report(run: Run) -> None:
     if not run.losses:
         return
     mean = cast(Tensor, run.accelerator.reduce(torch.stack(run.losses).mean(), reduction="mean"))
-    loss = run.train_loss = mean.item()
+    loss = mean.item()
     if not math.isfinite(loss):
         raise UserError(
             f"the training loss is {loss} at step {run.step}; nothing was saved since the last validation. "
@@ -172,8 +188,14 @@ def _report(run: Run) -> None:
     speed = run.stopwatch.read()
     if run.tracker:
         run.tracker.log(run.step, {**_position(run), "train/loss": loss, "train/lr": run.schedule(run.step), **speed})
+    run.reported.append((loss, len(run.losses)))
     run.losses.clear()
     run.stopwatch.restart()
+
+
+def _mean_loss(run: Run) -> float:
+    """Return the mean training loss since the last validation."""
+    return sum(loss * count for loss, count in run.reported) / sum(count for _, count in run.reported)
 
 
 def _position(run: Run) -> dict[str, float]:
@@ -195,5 +217,5 @@ def _announce(run: Run, evaluations: dict[str, Evaluation], *, is_best: bool) ->
     if run.tracker:
         metrics = {key: value for name, e in evaluations.items() for key, value in e.metrics(name).items()}
         run.tracker.log(run.step, {**_position(run), **metrics})
-        train = {"train/loss": run.train_loss, "train/lr": run.schedule(run.step)}
+        train = {"train/loss": _mean_loss(run), "train/lr": run.schedule(run.step)}
         run.tracker.summarize(run.step, {**_position(run), **train, **metrics})

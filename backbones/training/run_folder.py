@@ -1,5 +1,8 @@
 """The folder of a run: whose it is, what it is called, and the recipe that lies in it."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +14,12 @@ from accelerate.utils import broadcast_object_list
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import find_checkpoint
+from backbones.training.tracking import METRICS, SUMMARY
 
 RECIPE = "recipe.yaml"
+LOCK = ".lock"
+LEFTOVERS = (METRICS, SUMMARY)
+"""What a run that never reached a checkpoint leaves behind; its folder may be used again."""
 
 
 def choose_run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
@@ -27,11 +34,25 @@ def choose_run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
     return Path(answers[0])
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Create the folder and write the recipe into it, so that ``--config FOLDER/recipe.yaml`` repeats the run."""
+@contextmanager
+def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Own the folder while the run lasts, and write the recipe: ``--config FOLDER/recipe.yaml`` repeats the run.
+
+    Raises ``UserError`` when another process owns it, or, for a new run, has used it in the meantime.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    repeatable = replace(recipe, output=None, resume=None)
-    (folder / RECIPE).write_text(yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} belongs to a run that is still going; wait for it, or stop it.") from None
+        if recipe.resume is None:
+            _require_unused(folder)
+            for name in LEFTOVERS:
+                (folder / name).unlink(missing_ok=True)
+        repeatable = replace(recipe, output=None, resume=None)
+        (folder / RECIPE).write_text(yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
+        yield
 
 
 def recipe_of(resume: str) -> Path | None:
@@ -60,7 +81,8 @@ def _chosen(recipe: Recipe) -> Path:
 def _require_unused(folder: Path) -> None:
     if folder.is_file():
         raise UserError(f"--output {folder} is a file; name a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
+    known = {RECIPE, LOCK, *LEFTOVERS}
+    if folder.is_dir() and any(path.name not in known for path in folder.iterdir()):
         raise UserError(
             f"--output {folder} is already in use. Go on with that run by --resume {folder}, "
             "or name another folder; nothing was overwritten."

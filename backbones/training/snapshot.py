@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from backbones.errors import UserError
 from backbones.recipe import Recipe, differences
@@ -17,7 +18,7 @@ from backbones.training.checkpoint import (
 )
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import precision_name
-from backbones.training.loop import Run
+from backbones.training.loop import Run, require_work_left
 
 FIXED = ("model", "model_args", "batch_size", "seed")
 """Options that decide which network it is and which images each step sees: a resumed run must keep them."""
@@ -36,14 +37,17 @@ class Snapshots:
     """Class names in the order of the logits."""
     fingerprint: str
     """Of the training images."""
+    val_fingerprint: str
+    """Of the validation images."""
 
     def __call__(self, run: Run, evaluations: dict[str, Evaluation], is_best: bool) -> None:  # noqa: FBT001
         """Write ``last`` (with the training state) and, when it is, ``best``."""
         about = self.description(run, evaluations)
         model, ema = run.plain_model.state_dict(), run.ema.module.state_dict() if run.ema else None
-        save_checkpoint(self.folder / "last", model, about, ema=ema, state=self.training_state(run))
         if is_best:
             save_checkpoint(self.folder / "best", model, about, ema=ema)
+        state = self.training_state(run) | {"owes_validation": not evaluations}
+        save_checkpoint(self.folder / "last", model, about, ema=ema, state=state)
 
     def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """Return what a weights file says about itself: all that eval.py needs."""
@@ -55,6 +59,8 @@ class Snapshots:
             "img_size": recipe["img_size"],
             "preprocess": recipe["preprocess"],
             "channels_last": recipe["channels_last"],
+            "loader": recipe["loader"],
+            "val_fingerprint": self.val_fingerprint,
             "precision": precision_name(run.accelerator),
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
             "step": run.step,
@@ -68,17 +74,25 @@ class Snapshots:
         return {
             "step": run.step,
             "best_top1": run.best_top1,
+            "reported": run.reported,
             "optimizer": run.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.fingerprint,
-            "world_size": run.accelerator.num_processes,
-            "torch": str(torch.__version__),
+            "surroundings": self.surroundings(run.accelerator),
             "wandb_id": run.tracker.wandb.id if run.tracker and run.tracker.wandb else None,
         }
 
-    def read_state(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-        """Return the training state to go on from, and which options changed since.
+    def surroundings(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Return what is not in the recipe but makes a difference: to the last bits, or to the figures."""
+        return {
+            "processes": accelerator.num_processes,
+            "torch": str(torch.__version__),
+            "validation images": self.val_fingerprint[:12],
+        }
+
+    def read_state(self, accelerator: Accelerator) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+        """Return the training state to go on from, and which options and surroundings changed since.
 
         Raises ``UserError`` when there is none, or when it is of another network or data set.
         """
@@ -95,10 +109,11 @@ class Snapshots:
                 "--resume: the training images (names, classes or labels) are not those of the checkpoint; "
                 "point --data-dir to the same data set, or start a new run."
             )
+        changed |= differences(state["surroundings"], self.surroundings(accelerator))
         return state, {key: values for key, values in changed.items() if key not in FREE}
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:
-        """Put the run where the checkpoint was written."""
+        """Put the run where the checkpoint was written; in another folder it has yet to find its best."""
         checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
         load_weights(run.plain_model, weights_file(checkpoint, ema=False), name=self.recipe.model)
         if run.ema:
@@ -106,5 +121,10 @@ class Snapshots:
         run.optimizer.load_state_dict(state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
-        run.step = state["step"]
-        run.best_top1 = state["best_top1"]
+        run.step, run.owes_validation = state["step"], state["owes_validation"]
+        run.reported = state["reported"] if run.owes_validation else []
+        require_work_left(run)
+        if checkpoint.parent.resolve() == self.folder.resolve():
+            run.best_top1 = state["best_top1"]
+        else:
+            state.pop("wandb_id")

@@ -46,7 +46,7 @@ class Tracker:
         """Drop the rows after ``step``: a resumed run writes them again."""
         _keep_lines(self.folder / METRICS, lambda line: _is_up_to(line, step))
         column = SUMMARY_COLUMNS.index("step")
-        _keep_lines(self.folder / SUMMARY, lambda line: not _beyond(line.split(",")[column], step))
+        _keep_lines(self.folder / SUMMARY, lambda line: _is_kept(line.rstrip("\n").split(","), column, step))
 
     def close(self) -> None:
         """Finish the W&B run, if there is one."""
@@ -86,7 +86,7 @@ class WandbMirror:
             dir=str(folder),
             mode=mode,  # type: ignore[arg-type]
             config=recipe.to_dict(),
-            settings=wandb.Settings(init_timeout=15),
+            settings=wandb.Settings(init_timeout=15, login_timeout=15),
         )
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
@@ -105,7 +105,9 @@ class WandbMirror:
 def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
     if path.exists():
         lines = [line for line in path.read_text().splitlines(keepends=True) if wanted(line)]
-        path.write_text("".join(lines))
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text("".join(lines))
+        fresh.replace(path)
 
 
 def _is_up_to(line: str, step: int) -> bool:
@@ -115,5 +117,6 @@ def _is_up_to(line: str, step: int) -> bool:
         return False
 
 
-def _beyond(text: str, step: int) -> bool:
-    return text.isdigit() and int(text) > step
+def _is_kept(cells: list[str], column: int, step: int) -> bool:
+    whole = len(cells) == len(SUMMARY_COLUMNS)
+    return whole and (not cells[column].isdigit() or int(cells[column]) <= step)

@@ -20,6 +20,8 @@ ABOUT = {
     "img_size": 48,
     "preprocess": {"crop_pct": 0.9, "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [1, 1, 1]},
     "channels_last": False,
+    "loader": "reference",
+    "val_fingerprint": "abc",
     "precision": "bf16",
     "data_dir": "/data",
 }
@@ -45,7 +47,7 @@ def test_everything_that_the_file_says_comes_back(network, checkpoint):
     assert (restored.name, restored.img_size, restored.precision) == ("test_resnet", 48, "bf16")
     assert restored.preprocess == Preprocess(0.9, "bicubic", (0.5, 0.4, 0.3), (1, 1, 1))
     assert restored.classes == ("a", "b", "c")
-    assert restored.data_dir == "/data"
+    assert (restored.data_dir, restored.val_fingerprint, restored.loader) == ("/data", "abc", "reference")
 
 
 def test_weights_of_another_network_under_a_wrong_name_are_refused(network, tmp_path):

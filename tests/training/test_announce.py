@@ -32,15 +32,25 @@ def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
     assert lines[0] == f"run folder  {tmp_path}"
     assert "2.50 M parameters" in text
     assert "325 training and 50 validation images in 7 classes; 5 training images are left out" in text
-    assert "32 images per step = 2 processes x 4 x 4 accumulated" in text
+    assert "32 images per step = 2 processes x 4 x 4 accumulated (BatchNorm sees 4)" in text
     assert "1200 steps of 10 per epoch, from step 0; lr 0.1 after 120 steps of burn-in" in text
     assert "changed     lr: 0.1 -> 0.2" in text
 
 
-@pytest.mark.parametrize(("steps", "momentum", "warned"), [(300, 0.01, True), (300, 0.1, False), (5000, 0.01, False)])
-def test_statistics_that_cannot_settle_are_warned_of(steps, momentum, warned):
-    recipe = Recipe(optim=Optim(bn_momentum=momentum))
-    assert bool(warnings_of(run_of(steps, []), recipe)) is warned  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("steps", "momentum", "batch", "warned"),
+    [
+        (300, 0.01, 128, ["averages over about 100 batches"]),
+        (300, 0.1, 128, []),
+        (5000, 0.01, 128, []),
+        (300, 0.1, 8, ["BatchNorm sees only 4"]),
+    ],
+)
+def test_what_would_spoil_a_run_quietly_is_said(steps, momentum, batch, warned):
+    recipe = Recipe(batch_size=batch, optim=Optim(bn_momentum=momentum))
+    warnings = warnings_of(run_of(steps, []), recipe)  # type: ignore[arg-type]
+    assert len(warnings) == len(warned)
+    assert all(text in warning for text, warning in zip(warned, warnings, strict=True))
 
 
 def test_figures_read_as_a_line():

@@ -117,7 +117,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path):
 
     (tmp_path / "last").mkdir()
     torch.save({"step": Payload()}, tmp_path / "last" / "state.pt")
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(UserError, match="cannot be read: Weights only load failed"):
         load_state(tmp_path / "last")
 
 

@@ -31,6 +31,16 @@ def test_the_processes_asked_for_are_read_from_a_launch_file(tmp_path):
     assert requested_processes([*PYTHON, "--config_file", str(tmp_path / "none.yaml"), "x.py"]) is None
 
 
+def test_a_launch_file_for_a_gpu_is_refused_without_one(monkeypatch, tmp_path):
+    (tmp_path / "gpu.yaml").write_text("num_processes: 1\nuse_cpu: false\n")
+    monkeypatch.setattr(
+        launch, "_launcher_words", lambda: [*PYTHON, "--config_file", str(tmp_path / "gpu.yaml"), "x.py"]
+    )
+    monkeypatch.setattr(launch.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"asks for a GPU .* but torch sees none"):
+        launch.create_accelerator()
+
+
 def test_fewer_processes_than_asked_for_are_refused():
     with pytest.raises(UserError, match="asked for 2 processes but started 1"):
         check_processes(1, 2)

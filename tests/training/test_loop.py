@@ -86,6 +86,11 @@ def make_run(model: nn.Module | None = None, *, micro_batches: int = 1, ema: boo
     return run
 
 
+def validated(run: Run) -> list[int]:
+    """Steps at which figures were saved."""
+    return [step for step, evaluations, _ in run.saved if evaluations]  # type: ignore[attr-defined]
+
+
 def weights(run: Run) -> list[Tensor]:
     return [tensor.clone() for tensor in run.plain_model.state_dict().values()]
 
@@ -137,24 +142,40 @@ def test_a_run_that_stops_at_any_step_and_goes_on_is_the_same_run(stop):
     assert same(weights(straight), weights(second))
 
 
-def test_dropout_differs_from_step_to_step_and_from_seed_to_seed():
-    runs = [make_run(network(dropout=0.5), seed=seed) for seed in (0, 1)]
-    for run in runs:
-        train_epoch(run)
-    assert not same(weights(runs[0]), weights(runs[1]))
+def drawn(**fields) -> list[float]:
+    """One random number of each forward pass of an epoch."""
+    numbers: list[float] = []
+
+    class Draw(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                numbers.append(torch.rand(()).item())
+            return x
+
+    train_epoch(make_run(nn.Sequential(Draw(), network()), **fields))
+    return numbers
+
+
+def test_every_micro_batch_of_every_step_and_seed_has_its_own_random_numbers():
+    numbers = drawn(micro_batches=3) + drawn(micro_batches=3, seed=1)
+    assert len(set(numbers)) == len(numbers) == 2 * 3 * STEPS_PER_EPOCH
+
+
+def test_the_random_numbers_of_a_step_do_not_depend_on_where_the_run_began():
+    assert drawn(step=2) == drawn()[2:]
 
 
 def test_the_last_epoch_may_be_a_part_of_one():
     run = make_run(total_steps=6)
     fit(run)
     assert run.step == 6
-    assert [step for step, _, _ in run.saved] == [4, 6]  # type: ignore[attr-defined]
+    assert validated(run) == [4, 6]
 
 
 def test_validation_may_come_less_often_but_always_at_the_end():
     run = make_run(val_interval=2, total_steps=12, schedule=lambda _: 0.01)
     fit(run)
-    assert [step for step, _, _ in run.saved] == [8, 12]  # type: ignore[attr-defined]
+    assert validated(run) == [8, 12]
 
 
 def test_the_average_is_validated_too_and_decides_what_is_best():
@@ -163,7 +184,7 @@ def test_the_average_is_validated_too_and_decides_what_is_best():
     _, evaluations, _ = run.saved[-1]  # type: ignore[attr-defined]
     assert set(evaluations) == {"val", "val_ema"}
     assert evaluation == evaluations["val_ema"]
-    assert run.best_top1 == max(e["val_ema"].top1 for _, e, _ in run.saved)  # type: ignore[attr-defined]
+    assert run.best_top1 == max(e["val_ema"].top1 for _, e, _ in run.saved if e)  # type: ignore[attr-defined]
 
 
 def test_the_average_follows_its_formula():
@@ -180,7 +201,7 @@ def test_the_average_follows_its_formula():
 def test_only_a_better_top1_is_best():
     run = make_run(schedule=lambda _: 0.0)
     fit(run)
-    assert [is_best for _, _, is_best in run.saved] == [True, False]  # type: ignore[attr-defined]
+    assert [is_best for _, evaluations, is_best in run.saved if evaluations] == [True, False]  # type: ignore[attr-defined]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved():
@@ -188,6 +209,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved():
     with pytest.raises(UserError, match="the training loss is nan at step 3"):
         fit(run)
     assert run.saved == []  # type: ignore[attr-defined]
+
+
+def test_what_was_trained_is_saved_before_it_is_evaluated():
+    """An image that cannot be read costs the figures, not the epoch."""
+
+    class Unreadable:
+        def __iter__(self):
+            raise UserError("broken.jpg cannot be decoded")
+
+    run = make_run(val_batches=Unreadable())
+    with pytest.raises(UserError, match=r"broken.jpg"):
+        fit(run)
+    assert [(step, evaluations) for step, evaluations, _ in run.saved] == [(4, {})]  # type: ignore[attr-defined]
+
+
+def test_a_validation_that_is_owed_is_made_first():
+    run = make_run(step=8, owes_validation=True)
+    assert fit(run).n == 24
+    assert validated(run) == [8]
+    assert not run.owes_validation
 
 
 def test_a_run_that_is_over_says_so():

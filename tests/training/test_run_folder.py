@@ -8,7 +8,7 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import save_checkpoint
-from backbones.training.run_folder import choose_run_folder, claim, recipe_of
+from backbones.training.run_folder import choose_run_folder, claimed, recipe_of
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -20,7 +20,8 @@ def choose(**fields):
 @pytest.fixture
 def old_run(tmp_path):
     folder = tmp_path / "old"
-    claim(folder, Recipe(lr=0.5))
+    with claimed(folder, Recipe(lr=0.5)):
+        pass
     save_checkpoint(folder / "last", {"w": torch.zeros(1)}, {}, state={"step": 1})
     return folder
 
@@ -41,6 +42,32 @@ def test_without_a_name_the_folder_is_called_after_time_and_model():
 def test_a_folder_in_use_is_refused(old_run):
     with pytest.raises(UserError, match=f"{old_run} is already in use.*--resume {old_run}.*nothing was overwritten"):
         choose(output=old_run)
+
+
+def test_a_run_that_never_reached_a_checkpoint_frees_its_folder(tmp_path):
+    with claimed(tmp_path / "run", Recipe()):
+        (tmp_path / "run" / "metrics.jsonl").write_text("{}")
+    assert choose(output=tmp_path / "run") == tmp_path / "run"
+    with claimed(tmp_path / "run", Recipe()):
+        assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_folder_has_one_owner_at_a_time(old_run):
+    recipe = Recipe(resume=str(old_run))
+    with (
+        claimed(old_run, recipe),
+        pytest.raises(UserError, match="belongs to a run that is still going"),
+        claimed(old_run, recipe),
+    ):
+        pass
+    with claimed(old_run, recipe):
+        pass
+
+
+def test_a_folder_that_was_taken_in_the_meantime_is_refused(old_run):
+    with pytest.raises(UserError, match="already in use"), claimed(old_run, Recipe()):
+        pass
+    assert parse(Recipe, [], config=old_run / "recipe.yaml").lr == 0.5
 
 
 def test_a_file_is_not_a_folder(tmp_path):
