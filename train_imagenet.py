@@ -53,6 +53,8 @@ def tracked(run: Run, recipe: Recipe, folder: Path, *, wandb_id: str | None) -> 
         return
     with claimed(folder, recipe), closing(Tracker(folder, recipe, wandb_id=wandb_id)) as run.tracker:
         run.tracker.rewind(run.step)
+        if run.tracker.wandb:
+            run.progress.print(f"W&B         {run.tracker.wandb.where}")
         yield
 
 

@@ -46,17 +46,17 @@ class ProgressBar:
 
     def __init__(self, total_steps: int, *, enabled: bool = True, seconds: float = 10.0) -> None:
         self.total, self.enabled, self.seconds = total_steps, enabled, seconds
-        self.printed = time.perf_counter()
-        self.begin(0)
+        self.first, self.start = 0, time.perf_counter()
+        self.printed = self.start
         self.console = Console(soft_wrap=True, highlight=False)
         self.bar = Progress(BarColumn(), TextColumn("{task.description}"), console=self.console)
         self.task = self.bar.add_task("starting", total=total_steps)
-        if enabled and self.console.is_terminal:
-            self.bar.start()
 
     def begin(self, step: int) -> None:
         """Start to measure the time left, at ``step``."""
         self.first, self.start = step, time.perf_counter()
+        if self.enabled and self.console.is_terminal:
+            self.bar.start()
 
     def update(self, step: int, epoch: int, speed: dict[str, float]) -> None:
         """Show the state after ``step``."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import secrets
 import warnings
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class WandbMirror:
     def __init__(self, folder: Path, recipe: Recipe, *, run_id: str | None = None) -> None:
         self.run: Any = None
         self.id = run_id
+        self.where = ""
         for mode in dict.fromkeys((recipe.log.wandb_mode, "offline")):  # offline can be synced later
             if self.run is None:
                 self._guarded(lambda mode=mode: self._start(folder, recipe, mode))
@@ -77,6 +79,7 @@ class WandbMirror:
     def _start(self, folder: Path, recipe: Recipe, mode: str | None) -> None:
         import wandb  # noqa: PLC0415 (the only place, and only when asked for)
 
+        os.environ["WANDB_SILENT"] = "true"  # a wandb that may speak may also ask, and wait for the answer
         self.id = self.id or secrets.token_hex(4)
         self.run = wandb.init(
             project=recipe.log.wandb_project,
@@ -86,8 +89,9 @@ class WandbMirror:
             dir=str(folder),
             mode=mode,  # type: ignore[arg-type]
             config=recipe.to_dict(),
-            settings=wandb.Settings(init_timeout=15, login_timeout=15),
+            settings=wandb.Settings(init_timeout=15),
         )
+        self.where = self.run.url or self.run.dir
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
 
