@@ -1,0 +1,1 @@
+"""Darknet's files, read and written: .cfg and .weights."""
