@@ -87,7 +87,8 @@ def build_run(
     ema = make_ema(recipe, model.to(accelerator.device))
     if recipe.torchcompile:
         model.compile()
-    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr))
+    sgd = create_optimizer(model, recipe.optim, lr=recipe.lr, batch_size=recipe.batch_size, burn_in=burn_in)
+    prepared, optimizer = accelerator.prepare(model, sgd)
     return Run(
         accelerator=accelerator,
         model=prepared,

@@ -8,6 +8,7 @@ from backbones.layers.maxout import Maxout, maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d, darknet_max_pool2d, local_avg_pool2d
 from backbones.layers.reorg import Reorg3d, inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
 from backbones.layers.shortcut import (
+    FusionGradient,
     Normalization,
     WeightedShortcut,
     WeightsType,
@@ -21,6 +22,7 @@ __all__ = [
     "DarknetMaxPool2d",
     "DropBlock2d",
     "DropBlockKind",
+    "FusionGradient",
     "InputPyramid",
     "LocalAvgPool2d",
     "Maxout",
