@@ -26,7 +26,7 @@ MAY_IMPORT = {
 FOREIGN = {
     "layers": {"torch", "timm"},
     "models": {"torch", "timm", "numpy"},
-    "darknet": {"torch", "numpy"},
+    "darknet": {"torch", "timm", "numpy"},
     "recipe": set(),
     "errors": set(),
 }
