@@ -40,6 +40,7 @@ class WeightedShortcut(nn.Module):
             darknet before March 2020): with it a shortcut whose weights are all negative is off for good.
         fusion_gradient: ``true``, or what darknet's CUDA code gives the raw weights in its place, see
             `with_darknet_gradient`. Output and gradients of the inputs are the same.
+        burnin_update: how many burn-ins darknet's update rule holds the weights for; a note for the trainer.
 
     Shape:
         (N, channels[j], H, W) for each j -> (N, channels[0], H, W); ``weight`` (inputs, 1 or channels[0])
@@ -61,6 +62,7 @@ class WeightedShortcut(nn.Module):
         act: ActivationName = "linear",
         floor: float = FLOOR,
         fusion_gradient: FusionGradient = "true",
+        burnin_update: int = 0,
     ) -> None:
         super().__init__()
         require_fusion(weights_type, normalization, fusion_gradient)
@@ -71,6 +73,7 @@ class WeightedShortcut(nn.Module):
         self.normalization: Normalization = normalization
         self.floor = floor
         self.fusion_gradient: FusionGradient = fusion_gradient
+        self.burnin_update = burnin_update
         self.weight = _initial_weight(self.channels, weights_type, normalization)
         self.act = create_activation(act, self.channels[0])
 

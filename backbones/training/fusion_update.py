@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 
 class FusionSGD(SGD):
-    """SGD that treats the groups made by `fusion_group` by darknet's rule, all others as torch does.
+    """SGD that treats the groups made by `fusion_groups` by darknet's rule, all others as torch does.
 
     Darknet adds up gradients, clips the sum that momentum carries to [-1, 1], and divides by the batch in the update;
     in mean gradients that is a clip to 1 / batch. While the weights are held the sum grows without momentum and
@@ -18,7 +18,7 @@ class FusionSGD(SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient; a fusion weight only from step ``held_until`` on, from 1."""
         loss = torch.enable_grad()(closure)() if closure else None
         groups = self.param_groups
         for group in groups:
@@ -45,19 +45,29 @@ class FusionSGD(SGD):
                 carried.mul_(group["momentum"])
 
 
-def fusion_group(parameters: list[nn.Parameter], *, batch_size: int, held_until: int = 0) -> dict[str, Any]:
-    """Describe a group of fusion weights for `FusionSGD`.
+def fusion_groups(
+    model: nn.Module, *, batch_size: int, burn_in: int = 0, burnin_update: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the fusion weights of ``model`` as groups for `FusionSGD`, one for each length of the hold.
 
     Args:
-        parameters: the fusion weights.
+        model: the network. Its shortcuts name their weights (``fusion_weights``) and may ask for a hold
+            (``burnin_update``, in burn-ins).
         batch_size: images of a step, over which the gradients are means.
-        held_until: number of the first step, counted from 1, that changes them: burnin_update times burn_in.
+        burn_in: steps of burn-in.
+        burnin_update: one hold for all of them; None follows the shortcuts.
     """
-    clip = 1 / batch_size
-    return {"params": parameters, "weight_decay": 0.0, "clip": clip, "held_until": held_until, "updates": 0}
+    by_hold: dict[int, list[nn.Parameter]] = {}
+    for module in model.modules():
+        hold = getattr(module, "burnin_update", 0) if burnin_update is None else burnin_update
+        by_hold.setdefault(hold * burn_in, []).extend(_fusion_parameters(module))
+    return [
+        {"params": parameters, "weight_decay": 0.0, "clip": 1 / batch_size, "held_until": held_until, "updates": 0}
+        for held_until, parameters in sorted(by_hold.items())
+        if parameters
+    ]
 
 
-def fusion_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the trainable parameters that a module lists under the name ``fusion_weights``."""
-    named = (getattr(module, name) for module in model.modules() for name in getattr(module, "fusion_weights", ()))
+def _fusion_parameters(module: nn.Module) -> list[nn.Parameter]:
+    named = (getattr(module, name) for name in getattr(module, "fusion_weights", ()))
     return [parameter for parameter in named if parameter is not None and parameter.requires_grad]

@@ -5,7 +5,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD
 
 from backbones.recipe import Optim
-from backbones.training.fusion_update import FusionSGD, fusion_group, fusion_parameters
+from backbones.training.fusion_update import FusionSGD, fusion_groups
 
 
 def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: int = 1, burn_in: int = 0) -> SGD:
@@ -18,13 +18,16 @@ def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: i
         batch_size: images of a step. This and ``burn_in`` are read by darknet's rule for fusion weights alone.
         burn_in: steps of burn-in.
     """
-    fusion = fusion_parameters(model) if optim.fusion_update == "darknet" else []
-    known = {id(parameter) for parameter in fusion}
+    fusion = []
+    if optim.fusion_update == "darknet":
+        hold = optim.burnin_update
+        fusion = fusion_groups(model, batch_size=batch_size, burn_in=burn_in, burnin_update=hold)
+    known = {id(parameter) for group in fusion for parameter in group["params"]}
     decayed, others = split_parameters(model)
     groups = [
         {"params": decayed, "weight_decay": optim.weight_decay},
         {"params": [parameter for parameter in others if id(parameter) not in known], "weight_decay": 0.0},
-        fusion_group(fusion, batch_size=batch_size, held_until=optim.burnin_update * burn_in),
+        *fusion,
     ]
     kind = FusionSGD if fusion else SGD
     return kind([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)

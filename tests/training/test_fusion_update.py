@@ -13,8 +13,8 @@ from torch import nn
 from backbones.layers import ConvNormAct, Maxout, WeightedShortcut, local_avg_pool2d, maxout, reorg3d
 from backbones.layers.pooling import darknet_max_pool2d
 from backbones.recipe import Optim
-from backbones.training.fusion_update import FusionSGD, fusion_group, fusion_parameters
-from backbones.training.optim import create_optimizer, split_parameters
+from backbones.training.fusion_update import FusionSGD, fusion_groups
+from backbones.training.optim import create_optimizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
 WEIGHTED = [f"ws_{kind}_{norm}" for kind in ("per_feature", "per_channel") for norm in ("relu", "softmax")]
@@ -59,6 +59,7 @@ class RecordedNetwork(nn.Module):
                 normalization=options.get("weights_normalization", "none"),
                 act=options["activation"],
                 fusion_gradient=self.fusion_gradient,
+                burnin_update=int(options.get("burnin_update", 0)),
             )
         return nn.Identity()
 
@@ -143,19 +144,10 @@ def loss_of(run, network):
 
 
 def optimizer_of(network):
-    """Darknet's optimizer for the network, with the burn-in that each shortcut asks for."""
+    """Darknet's optimizer for the network."""
     batch, burn_in = int(network.net["batch"]), int(network.net.get("burn_in", 0))
-    decayed, others = split_parameters(network)
-    fusion = {id(parameter) for parameter in fusion_parameters(network)}
-    groups = [
-        {"params": decayed, "weight_decay": DECAY},
-        {"params": [p for p in others if id(p) not in fusion], "weight_decay": 0.0},
-    ]
-    for layer, (_, options) in zip(network.layers, network.sections, strict=True):
-        if parameters := fusion_parameters(layer):
-            held = int(options.get("burnin_update", 0)) * burn_in
-            groups.append(fusion_group(parameters, batch_size=batch, held_until=held))
-    return FusionSGD([group for group in groups if group["params"]], lr=0.1, momentum=MOMENTUM)
+    optim = Optim(momentum=MOMENTUM, weight_decay=DECAY, fusion_update="darknet")
+    return create_optimizer(network, optim, lr=0.1, batch_size=batch, burn_in=burn_in)
 
 
 def assert_close(actual, expected, tolerance, what):
@@ -202,63 +194,83 @@ def test_parameters_and_statistics_after_every_step_are_darknets(name):
                     assert_close(value, run[f"step{step}/{index:03d}/{key}"], 2e-6, f"step {step} layer {index} {key}")
 
 
-def parameter_with_gradient(value, gradient):
-    parameter = nn.Parameter(torch.tensor([value]))
-    parameter.grad = torch.tensor([gradient])
-    return parameter
+class OneWeight(nn.Module):
+    """A module with a fusion weight of value 1 and a gradient."""
+
+    fusion_weights = ("weight",)
+
+    def __init__(self, gradient):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.weight.grad = torch.tensor([gradient])
+
+
+def darknets(model, *, momentum=0.5, **rule):
+    return FusionSGD(fusion_groups(model, batch_size=4, **rule), lr=0.1, momentum=momentum)
 
 
 def test_the_carried_update_is_clipped_to_one_image_and_the_rest_carries_on():
     """Batch 4: u = clip(momentum u + gradient, 1 / 4)."""
-    weight = parameter_with_gradient(1.0, 2.0)
-    optimizer = FusionSGD([fusion_group([weight], batch_size=4)], lr=0.1, momentum=0.9)
+    model = OneWeight(2.0)
+    optimizer = darknets(model, momentum=0.9)
     optimizer.step()
-    assert weight.item() == pytest.approx(1 - 0.1 * 0.25)
-    weight.grad.fill_(0.0)
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 0.25)
+    model.weight.grad.fill_(0.0)
     optimizer.step()
-    assert weight.item() == pytest.approx(1 - 0.1 * 0.25 - 0.1 * 0.225)
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 0.25 - 0.1 * 0.225)
 
 
 def test_held_weights_stay_and_their_gradients_add_up_without_momentum():
-    weight = parameter_with_gradient(1.0, 0.01)
-    optimizer = FusionSGD([fusion_group([weight], batch_size=4, held_until=4)], lr=0.1, momentum=0.5)
+    model = OneWeight(0.01)
+    optimizer = darknets(model, burn_in=2, burnin_update=2)
     for _ in range(3):
         optimizer.step()
-        assert weight.item() == 1.0
+        assert model.weight.item() == 1.0
     optimizer.step()
-    assert weight.item() == pytest.approx(1 - 0.1 * 0.04)
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 0.04)
 
 
 def test_a_loaded_state_goes_on_with_the_hold_and_the_momentum():
-    runs = []
-    for interrupted in (False, True):
-        weight = parameter_with_gradient(1.0, 0.01)
-        optimizer = FusionSGD([fusion_group([weight], batch_size=4, held_until=3)], lr=0.1, momentum=0.5)
+    results = []
+    for breaks in (set(), {1, 4}):
+        model = OneWeight(0.01)
+        optimizer = darknets(model, burn_in=3, burnin_update=1)
         for step in range(6):
-            if interrupted and step in {1, 4}:
+            if step in breaks:
                 state = optimizer.state_dict()
-                optimizer = FusionSGD([fusion_group([weight], batch_size=4, held_until=3)], lr=0.1, momentum=0.5)
+                optimizer = darknets(model, burn_in=3, burnin_update=1)
                 optimizer.load_state_dict(state)
             optimizer.step()
-        runs.append(weight.item())
-    assert runs[0] == runs[1] != 1.0
+        results.append(model.weight.item())
+    assert results[0] == results[1] != 1.0
 
 
 def test_other_groups_and_closures_work_as_in_sgd():
-    weights = [parameter_with_gradient(1.0, 1.0) for _ in range(2)]
-    ours = FusionSGD([{"params": weights[:1]}, fusion_group([parameter_with_gradient(1.0, 1.0)], batch_size=1)], lr=0.1)
-    torchs = torch.optim.SGD(weights[1:], lr=0.1)
-    assert ours.step(lambda: 3.0) == 3.0
-    torchs.step()
-    assert weights[0].item() == weights[1].item()
-    assert len(ours.param_groups) == 2
+    ours, torchs, fusion = OneWeight(1.0), OneWeight(1.0), OneWeight(1.0)
+    optimizer = FusionSGD([{"params": [ours.weight]}, *fusion_groups(fusion, batch_size=1)], lr=0.1)
+    assert optimizer.step(lambda: 3.0) == 3.0
+    torch.optim.SGD([torchs.weight], lr=0.1).step()
+    assert ours.weight.item() == torchs.weight.item()
+    assert len(optimizer.param_groups) == 2
 
 
 def test_fusion_weights_are_found_by_name_and_only_where_they_are_trained():
     shortcut = WeightedShortcut((4, 4), weights_type="per_channel", normalization="softmax")
     frozen = WeightedShortcut((4, 4), weights_type="per_feature", normalization="relu").requires_grad_(False)
     model = nn.Sequential(nn.Conv2d(2, 2, 1), shortcut, frozen, WeightedShortcut((4, 4)), Maxout((4, 4)))
-    assert [id(p) for p in fusion_parameters(model)] == [id(shortcut.weight)]
+    (group,) = fusion_groups(model, batch_size=1)
+    assert [id(p) for p in group["params"]] == [id(shortcut.weight)]
+
+
+def test_each_shortcut_is_held_as_long_as_it_asks_unless_the_recipe_overrules():
+    def shortcut(hold):
+        return WeightedShortcut((2, 2), weights_type="per_feature", burnin_update=hold)
+
+    model = nn.Sequential(shortcut(0), shortcut(2), shortcut(0))
+    held = {group["held_until"]: len(group["params"]) for group in fusion_groups(model, batch_size=1, burn_in=100)}
+    assert held == {0: 2, 200: 1}
+    (group,) = fusion_groups(model, batch_size=1, burn_in=100, burnin_update=3)
+    assert (group["held_until"], len(group["params"])) == (300, 3)
 
 
 def test_the_recipe_chooses_the_rule():
@@ -267,10 +279,10 @@ def test_the_recipe_chooses_the_rule():
     assert type(plain) is torch.optim.SGD
     assert len(plain.param_groups) == 2
     optim = Optim(fusion_update="darknet", burnin_update=2)
-    darknets = create_optimizer(model, optim, lr=0.1, batch_size=128, burn_in=1000)
-    *_, fusion = darknets.param_groups
+    optimizer = create_optimizer(model, optim, lr=0.1, batch_size=128, burn_in=1000)
+    *_, fusion = optimizer.param_groups
     assert (fusion["clip"], fusion["held_until"], fusion["weight_decay"]) == (1 / 128, 2000, 0.0)
-    assert sum(len(group["params"]) for group in darknets.param_groups) == 3
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 3
 
 
 def test_a_network_without_fusion_weights_gets_plain_sgd():
