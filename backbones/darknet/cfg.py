@@ -154,10 +154,10 @@ def _text_of(path: Path) -> str:
         raise UserError(f"there is no cfg {path}")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} is {path.stat().st_size} bytes large: that is no cfg")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file, so it is no cfg") from None
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if "\0" in text:
+        raise UserError(f"{path} is not a text file, so it is no cfg")
+    return text
 
 
 def _format_section(section: Section) -> str:

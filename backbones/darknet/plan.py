@@ -206,7 +206,8 @@ def _pool(place: _Place) -> Layer:
     section, before = place.section, place.previous
     down, across = place.strides()
     if down != across:
-        raise section.error("stride_y", f"={down} and stride_x={across} differ: pools here have one stride")
+        option = "stride_x" if "stride_x" in section.values else "stride_y"
+        raise section.error(option, f"makes steps of {down} down and {across} across: pools here have one stride")
     size, stride, pad = pool_geometry(section)
     if pad > 2 * size - 2:
         raise section.error("padding", f"is more than {2 * size - 2}: a window would hold no cell")
