@@ -9,7 +9,7 @@ from torch import nn
 from backbones.errors import UserError, did_you_mean
 from backbones.models import VARIANTS, canonical_name
 
-__all__ = ["create_model", "list_models"]
+__all__ = ["canonical_name", "create_model", "list_models"]
 
 _ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
 """Prefixes of names that only timm can resolve, over the network or from a folder."""

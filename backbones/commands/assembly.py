@@ -1,16 +1,19 @@
 """Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from backbones import create_model
+from backbones.commands.networks import create_network
 from backbones.data.index import Index, train_and_val
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
 from backbones.data.synthetic import synthetic_index
 from backbones.errors import UserError
+from backbones.layers import set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
 from backbones.recipe import Recipe, burn_in_steps, run_length
 from backbones.training.loop import Run
@@ -66,7 +69,7 @@ def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLo
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     """Return the network with its initial weights, which depend on the seed alone."""
     torch.manual_seed(recipe.seed)
-    model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
+    model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
@@ -102,6 +105,7 @@ def build_run(
         mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed),
         save=save,
         progress=ProgressBar(total_steps, enabled=accelerator.is_main_process),
+        on_step=partial(set_drop_block_progress, model),
         ema=ema,
         clip_grad=recipe.optim.clip_grad,
         seed=recipe.seed,
