@@ -8,6 +8,7 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
+from backbones import canonical_name
 from backbones.commands.networks import create_network, is_cfg
 from backbones.darknet import weights as darknet
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
@@ -71,8 +72,10 @@ def restore_model(
 
 def _architecture(file: Path, recorded: str, asked: str | None) -> str:
     """Return the network to build: the recorded one, but a cfg may meanwhile lie elsewhere."""
-    if asked is None or asked == recorded or (is_cfg(asked) and is_cfg(recorded)):
-        return asked or recorded
+    if asked is None or canonical_name(asked) == recorded:
+        return recorded
+    if is_cfg(asked) and is_cfg(recorded):
+        return asked
     raise UserError(f"--model {asked}, but {file} holds another architecture: {recorded}.")
 
 

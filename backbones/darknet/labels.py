@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Literal
 
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
 ClassOrder = Literal["darknet", "sorted"]
@@ -41,3 +42,8 @@ def to_darknet(rows: Tensor) -> Tensor:
         (1000, ...) -> the same
     """
     return rows[class_order()]
+
+
+def synsets() -> tuple[str, ...]:
+    """Return the names of the 1000 classes in sorted order, which is also the order of their folders."""
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
