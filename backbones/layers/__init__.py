@@ -1,6 +1,7 @@
 """Layers: tensors in, tensors out."""
 
 from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.bifpn import BiFpn
 from backbones.layers.conv import ConvNormAct, darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d, DropBlockKind, drop_block_2d, set_drop_block_progress
 from backbones.layers.input_pyramid import InputPyramid, PyramidKind, input_pyramid
@@ -18,6 +19,7 @@ from backbones.layers.shortcut import (
 
 __all__ = [
     "ActivationName",
+    "BiFpn",
     "ConvNormAct",
     "DarknetMaxPool2d",
     "DropBlock2d",

@@ -26,18 +26,18 @@ CSDARKNET53_WS = replace(CSDARKNET53, fusion=Fusion(weights="per_feature", norma
 """Certain: weighted shortcuts, relu. Inferred: all 23 of them, one weight for each input."""
 register("csdarknet53_ws", CSDARKNET53_WS, parent="csdarknet53", top1=65.6, top5=87.3, certainty="high")
 
-OMEGA_MI = replace(CSDARKNET53, fusion=Fusion("stage", "per_feature", "softmax", burnin_update=2))
+MI = replace(CSDARKNET53, fusion=Fusion("stage", "per_feature", "softmax", burnin_update=2))
 """Certain: multi-input shortcuts, softmax. Inferred: the last one of a stage takes all its outputs; held at first."""
-register("csdarknet53_omega_mi", OMEGA_MI, parent="csdarknet53", top1=78.6, top5=94.7, certainty="medium")
+register("csdarknet53_omega_mi", MI, parent="csdarknet53", top1=78.6, top5=94.7, certainty="medium")
 
-OMEGA_MI_DB = replace(OMEGA_MI, drop_block=DropBlock(stages=(-2, -1), probability=0.1, size=7))
+MI_DB = replace(MI, drop_block=DropBlock(stages=(-2, -1), probability=0.1, size=7))
 """Certain: omega_mi with DropBlock. Inferred: how much, and where: after the last shortcut of the last two stages."""
-register("csdarknet53_omega_mi_db", OMEGA_MI_DB, parent="csdarknet53_omega_mi", top1=78.4, top5=94.5, certainty="low")
+register("csdarknet53_omega_mi_db", MI_DB, parent="csdarknet53_omega_mi", top1=78.4, top5=94.5, certainty="medium-low")
 
-OMEGA_MI_IP = replace(OMEGA_MI, pyramid="avgpool")
+MI_IP = replace(MI, pyramid="avgpool")
 """Certain: omega_mi with five averaged levels of the image. Inferred: each joins behind the downsample of its size."""
-register("csdarknet53_omega_mi_ip", OMEGA_MI_IP, parent="csdarknet53_omega_mi", top1=77.8, top5=94.3, certainty="low")
+register("csdarknet53_omega_mi_ip", MI_IP, parent="csdarknet53_omega_mi", top1=77.8, top5=94.3, certainty="medium-low")
 
-OMEGA_MI_DB_IP = replace(OMEGA_MI_DB, pyramid="avgpool")
+MI_DB_IP = replace(MI_DB, pyramid="avgpool")
 """Certain: that it existed. Inferred: both of the above. No result was reported."""
-register("csdarknet53_omega_mi_db_ip", OMEGA_MI_DB_IP, parent="csdarknet53_omega_mi_db", certainty="low")
+register("csdarknet53_omega_mi_db_ip", MI_DB_IP, parent="csdarknet53_omega_mi_db", certainty="low")

@@ -48,8 +48,8 @@ def test_the_list_can_be_narrowed_by_a_pattern():
         ("csdarknet53", (None, 78.7, 94.8, "exact")),
         ("csdarknet53_ws", ("csdarknet53", 65.6, 87.3, "high")),
         ("csdarknet53_omega_mi", ("csdarknet53", 78.6, 94.7, "medium")),
-        ("csdarknet53_omega_mi_db", ("csdarknet53_omega_mi", 78.4, 94.5, "low")),
-        ("csdarknet53_omega_mi_ip", ("csdarknet53_omega_mi", 77.8, 94.3, "low")),
+        ("csdarknet53_omega_mi_db", ("csdarknet53_omega_mi", 78.4, 94.5, "medium-low")),
+        ("csdarknet53_omega_mi_ip", ("csdarknet53_omega_mi", 77.8, 94.3, "medium-low")),
         ("csdarknet53_omega_mi_db_ip", ("csdarknet53_omega_mi_db", None, None, "low")),
     ],
 )
