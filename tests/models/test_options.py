@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
 
 import backbones
@@ -67,6 +68,15 @@ def test_every_option_trains_every_parameter(name, options):
     model = backbones.create_model(name, num_classes=2, **{"depths": depths, **options}).train()
     model(torch.randn(2, 3, 64, 64)).square().sum().backward()
     assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_every_option_keeps_the_layers_in_the_order_of_computation(name, options):
+    model = create(name, **options)
+    groups = group_parameters(model, model.group_matcher())
+    layers = {key: layer for layer, keys in groups.items() for key in keys}
+    order = [layers[key] for key, _ in model.named_parameters()]
+    assert order == sorted(order)
 
 
 def test_depths_change_the_number_of_blocks_alone():

@@ -156,6 +156,18 @@ def assert_close(actual, expected, tolerance, what):
 
 
 @pytest.mark.parametrize("name", RUNS)
+def test_every_layer_and_its_delta_are_darknets(name):
+    run, network = load(name)
+    x = torch.from_numpy(run["input"]).requires_grad_()
+    outputs = network(x)
+    F.cross_entropy(outputs[-1], torch.from_numpy(run["truth"]), reduction="sum").backward()
+    for index, output in enumerate(outputs[:-1]):
+        expected = run[f"out/{index:03d}"]
+        assert_close(output.reshape(expected.shape), expected, 1e-5, f"layer {index}")
+    assert_close(-x.grad, run["delta/input"], 1e-5, "the image")
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_gradients_are_those_of_darknets_gpu(name):
     run, network = load(name)
     loss_of(run, network).mul(-len(run["input"])).backward()
