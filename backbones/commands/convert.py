@@ -54,7 +54,7 @@ def _chosen(options: argparse.Namespace) -> _Action:
     if options.out is None and not options.recipe:
         raise UserError("--out is missing: name the file to write.")
     source = Path(options.source).suffix
-    target = "recipe" if options.recipe else Path(options.out).suffix
+    target = "recipe" if options.recipe else Path(str(options.out)).suffix
     kind = source if source in (".weights", ".cfg") else "other"
     if (kind, target) not in _ACTIONS:
         ways = "a .weights becomes a .safetensors, a checkpoint a .weights, a .cfg a --recipe, a backbone's name a .cfg"

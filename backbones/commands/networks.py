@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from backbones import create_model
@@ -41,6 +42,7 @@ def layers_of(name: str, *, size: int | None = None) -> tuple[Layer, ...]:
 
 def _named(name: str) -> nn.Module:
     try:
-        return create_model(name)
+        with torch.device("meta"):
+            return create_model(name)
     except UserError as error:
         raise UserError(f"{error} A darknet network is named by its file, as path/to/network.cfg.") from None

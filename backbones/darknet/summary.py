@@ -1,5 +1,6 @@
 """Darknet's table of a network: one line for each layer, as it prints them when it reads a cfg."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,8 +50,8 @@ def gmacs(layers: Sequence[Layer]) -> float:
 
 def feature_levels(layers: Sequence[Layer]) -> dict[str, Layer]:
     """Return the last layer of each resolution before the head, by the name that detectors give it."""
-    height = layers[0].input.height
-    last = {round(height / layer.output.height): layer for layer in _body(layers) if layer.kind != "route"}
+    image = layers[0].input
+    last = {_stride(image, layer): layer for layer in _body(layers) if layer.kind != "route"}
     return {f"C{level}": last[stride] for level, stride in enumerate(LEVELS, 2) if stride in last}
 
 
@@ -72,11 +73,16 @@ def _totals(layers: Sequence[Layer]) -> list[str]:
 
 
 def _levels(layers: Sequence[Layer]) -> list[str]:
-    height = layers[0].input.height
+    image = layers[0].input
     return [
-        f"{name}: stride {round(height / layer.output.height)}, {layer.output.channels} channels, layer {layer.index}"
+        f"{name}: stride {_stride(image, layer)}, {layer.output.channels} channels, layer {layer.index}"
         for name, layer in feature_levels(layers).items()
     ]
+
+
+def _stride(image: Shape, layer: Layer) -> int:
+    """Return the power of two by which a map is smaller than the image; odd sizes are rounded on the way."""
+    return 2 ** round(math.log2(image.height / layer.output.height))
 
 
 def _size(shape: Shape) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from backbones.darknet.options import Value
 from backbones.errors import UserError
 from backbones.layers import ConvNormAct, DropBlock2d, InputPyramid, LocalAvgPool2d, Maxout, Reorg3d, WeightedShortcut
 from backbones.layers.pooling import DarknetMaxPool2d
+from backbones.models.cspnet import CspBackbone
 
 NET: dict[str, Value] = {
     "batch": 128,
@@ -89,9 +90,11 @@ def trace(model: nn.Module, *, burnin_update: int | None = None) -> Traced:
     if isinstance(model, DarknetNetwork):
         names = tuple(f"layers.{index}" for index in range(len(model.layers)))
         return Traced(model.cfg, tuple(model.layers), names)
+    if not isinstance(model, CspBackbone):
+        raise UserError(f"darknet has no such network as {type(model).__name__}: only our own and those from a cfg")
     twin = copy.deepcopy(model).to("meta").eval()
     held = _held(model) if burnin_update is None else burnin_update
-    image = torch.empty(1, getattr(model, "in_chans", 3), NET["height"], NET["width"], device="meta")  # type: ignore[arg-type]
+    image = torch.empty(1, model.in_chans, NET["height"], NET["width"], device="meta")  # type: ignore[arg-type]
     record = _run(twin, image, _Record(held))
     if record.image_is_read_late:
         record = _run(twin, image, _Record(held, identity=True))
