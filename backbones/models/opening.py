@@ -40,8 +40,8 @@ class ConcatLevel(nn.Module):
     """
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Concatenate."""
-        return torch.cat([x, level], 1)
+        """Concatenate, in the type of the map: under autocast the image is still float32."""
+        return torch.cat([x, level.to(x.dtype)], 1)
 
 
 class AddLevel(nn.Module):

@@ -11,6 +11,7 @@ from torch import nn
 import backbones
 from backbones.layers import DropBlock2d, Maxout, WeightedShortcut
 from backbones.models import bflops
+from backbones.models.opening import ConcatLevel
 
 
 def create(name, **options):
@@ -203,6 +204,54 @@ def test_checkpointed_stages_of_a_pyramid_compute_the_same():
         model(images).square().sum().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(*gradients)
+
+
+SMALL = {
+    "csresnext50_ws": {"depths": [1, 2, 1, 1], "fusion_gradient": "darknet"},
+    "csresnext50sub_mo": {"depths": [1, 2, 1, 1]},
+    "csdarknet53_omega_mi_db_ip": {"depths": [1, 2, 1, 1, 1], "drop_block_stages": [1, -1]},
+}
+
+
+def create_small(name):
+    torch.manual_seed(0)
+    return backbones.create_model(name, num_classes=2, **SMALL[name])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_variant_is_one_graph_also_in_training(name):
+    model, images = create_small(name).train(), torch.randn(2, 3, 64, 64)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.manual_seed(1)
+    expected = model(images)
+    torch.manual_seed(1)
+    torch.testing.assert_close(compiled(images), expected)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_variant_computes_the_same_in_channels_last_and_keeps_to_it(name):
+    model, images = create_small(name).eval(), torch.randn(2, 3, 64, 96)
+    expected, orders = model(images), []
+    for stage in model.stages:
+        stage.merge.register_forward_pre_hook(
+            lambda _m, x: orders.append(x[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images.contiguous(memory_format=torch.channels_last)), expected)
+    assert all(orders)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_variant_stays_bfloat16_under_autocast(name):
+    model, types = create_small(name).train(), set()
+    for module in model.modules():
+        if isinstance(module, WeightedShortcut | Maxout | DropBlock2d | ConcatLevel):
+            module.register_forward_hook(lambda _m, _i, y: types.add(y.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(torch.randn(2, 3, 64, 64)).float().square().sum()
+    loss.backward()
+    assert types == {torch.bfloat16}
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_options_reach_a_model_built_by_timm():

@@ -15,6 +15,7 @@ from backbones.layers.pooling import darknet_max_pool2d
 from backbones.recipe import Optim
 from backbones.training.fusion_update import FusionSGD, fusion_groups
 from backbones.training.optim import create_optimizer
+from backbones.training.schedule import poly_with_burn_in, set_lr
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
 WEIGHTED = [f"ws_{kind}_{norm}" for kind in ("per_feature", "per_channel") for norm in ("relu", "softmax")]
@@ -150,6 +151,15 @@ def optimizer_of(network):
     return create_optimizer(network, optim, lr=0.1, batch_size=batch, burn_in=burn_in)
 
 
+def schedule_of(net):
+    """The learning rate as the cfg's [net] section has it."""
+    lr = float(net["learning_rate"])
+    if net["policy"] == "constant":
+        return lambda _step: lr
+    total, burn_in, power = (int(net[key]) for key in ("max_batches", "burn_in", "power"))
+    return poly_with_burn_in(lr=lr, total_steps=total, burn_in=burn_in, power=power)
+
+
 def assert_close(actual, expected, tolerance, what):
     scale = max(1.0, np.abs(expected).max())
     assert np.abs(actual.detach().numpy() - expected).max() <= tolerance * scale, what
@@ -190,10 +200,10 @@ def test_the_two_fusion_gradients_are_the_recorded_ones(name):
 def test_parameters_and_statistics_after_every_step_are_darknets(name):
     run, network = load(name)
     optimizer = optimizer_of(network)
-    steps = json.loads(str(run["meta"]))["steps"]
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = float(run[f"step{step}/lr"][0])
+    schedule = schedule_of(network.net)
+    for step in range(json.loads(str(run["meta"]))["steps"]):
+        set_lr(optimizer, schedule(step + 1))
+        assert schedule(step + 1) == pytest.approx(float(run[f"step{step}/lr"][0]), rel=1e-6)
         optimizer.zero_grad()
         loss_of(run, network).backward()
         optimizer.step()
