@@ -113,7 +113,7 @@ _ANY_LAYER = {
     "dynamic_minibatch": only(0),
 }
 _STRIDES = {"stride": integer(1), "stride_x": integer(None), "stride_y": integer(None)}
-_POOL = {**_STRIDES, "size": integer(None), "padding": integer(None, 0)}
+_POOL = {**_STRIDES, "size": integer(None, high=1024), "padding": integer(None, 0)}
 _TRAINING = {
     "batch": integer(1, high=10**6),
     "subdivisions": integer(1, high=10**6),
@@ -154,6 +154,13 @@ _TRAINING = {
     "unsupervised": flag(),
     "contrastive": flag(),
     "weights_reject_freq": integer(0, 0),
+    "sequential_subdivisions": integer(1),
+    "init_sequential_subdivisions": integer(1),
+    "show_receptive_field": flag(),
+    "max_chart_loss": real(20.0),
+    "equidistant_point": integer(0, 0, 10**9),
+    "badlabels_rejection_percentage": real(0.0),
+    "num_sigmas_reject_badlabels": real(0.0),
 }
 _AUGMENTATION = {
     "min_crop": integer(None),

@@ -9,6 +9,7 @@ from backbones.darknet.cfg import IMAGE, Cfg, Section
 from backbones.errors import UserError
 
 MAX_PARAMETERS = 10**9
+MAX_CELLS = 10**9
 
 
 class Shape(NamedTuple):
@@ -73,14 +74,18 @@ def plan(cfg: Cfg, *, size: int | None = None) -> tuple[Layer, ...]:
     for index, section in enumerate(cfg.layers):
         layer = _RULES[section.kind](_Place(index, section, image, layers))
         total += layer.parameters
-        if total > MAX_PARAMETERS:
-            option = _CULPRITS.get(section.kind, section.kind)
-            raise section.error(option, f"makes {total:,} parameters, more than {MAX_PARAMETERS:,}")
+        _require_at_most(MAX_PARAMETERS, total, "parameters", section)
+        _require_at_most(MAX_CELLS, layer.output.cells, "cells for each image", section)
         layers.append(layer)
     return tuple(layers)
 
 
-_CULPRITS = {"convolutional": "filters", "connected": "output", "shortcut": "from"}
+def _require_at_most(limit: int, found: int, what: str, section: Section) -> None:
+    if found > limit:
+        raise section.error(_CULPRITS.get(section.kind, "stride"), f"makes {found:,} {what}, more than {limit:,}")
+
+
+_CULPRITS = {"convolutional": "filters", "connected": "output", "shortcut": "from", "route": "layers"}
 
 
 @dataclass(frozen=True)

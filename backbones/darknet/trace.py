@@ -92,13 +92,22 @@ def trace(model: nn.Module, *, burnin_update: int | None = None) -> Traced:
         return Traced(model.cfg, tuple(model.layers), names)
     if not isinstance(model, CspBackbone):
         raise UserError(f"darknet has no such network as {type(model).__name__}: only our own and those from a cfg")
-    twin = copy.deepcopy(model).to("meta").eval()
+    twin = _shadow(model)
     held = _held(model) if burnin_update is None else burnin_update
     image = torch.empty(1, model.in_chans, NET["height"], NET["width"], device="meta")  # type: ignore[arg-type]
     record = _run(twin, image, _Record(held))
     if record.image_is_read_late:
         record = _run(twin, image, _Record(held, identity=True))
     return _finished(model, twin, image, record)
+
+
+def _shadow(model: nn.Module) -> nn.Module:
+    """Return a copy without data that calls nobody's hooks."""
+    twin = copy.deepcopy(model).to("meta").eval()
+    for module in twin.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return twin
 
 
 def _held(model: nn.Module) -> int:

@@ -1,12 +1,17 @@
 """Reading and writing cfg files; every mistake is one line that names file, line and option."""
 
+import contextlib
+from random import Random
+
 import pytest
 
 from backbones.darknet import network as networks
 from backbones.darknet.cfg import format_cfg, layers_equal, parse_cfg, read_cfg
 from backbones.darknet.network import load_cfg
 from backbones.darknet.options import OPTION_ALIASES, SECTION_ALIASES, SECTIONS
+from backbones.darknet.plan import plan
 from backbones.errors import UserError
+from tests.darknet.recordings import FIXTURES
 
 NET = "[net]\nheight=8\nwidth=8\nchannels=3\n"
 CONV = "[convolutional]\nfilters=8\n"
@@ -130,6 +135,7 @@ LATER = [
     ("[scale_channels]\nfrom=0", "cannot scale"),
     ("[connected]\noutput=9000000", "output=9000000 makes 4,617,000,032 parameters, more than 1,000,000,000"),
     ("[convolutional]\nfilters=65536\nsize=64\npad=1", "filters=65536 makes 2,147,549,216 parameters, more than"),
+    ("[upsample]\nstride=20000", "stride=20000 makes 204,800,000,000 cells for each image, more than"),
     ("[convolutional]\nsize=2\ndilation=2", "dilation=2 needs an odd size and pad=1"),
 ]
 
@@ -164,3 +170,36 @@ def test_a_file_that_is_no_cfg_is_refused(load, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"there is no cfg .*none.cfg"):
         read_cfg(tmp_path / "none.cfg")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_garbled_cfg_is_planned_or_refused_but_never_breaks(seed):
+    """Values, options and lines of a real cfg are mixed up at random."""
+    random = Random(seed)
+    lines = (FIXTURES / "csresnext50sub-mo.cfg").read_text().splitlines()[:150]
+    words = [
+        "-1",
+        "0",
+        "1",
+        "99",
+        "2.5",
+        "nan",
+        "[sam]",
+        "from=",
+        "size=7",
+        "stride=3",
+        "[upsample]",
+        "=",
+        "groups=7",
+        "x",
+    ]
+    for _ in range(150):
+        garbled = list(lines)
+        for _ in range(random.randint(1, 3)):
+            spot = random.randrange(len(garbled))
+            left = garbled[spot].partition("=")[0]
+            garbled[spot] = random.choice(
+                [f"{left}={random.choice(words)}", random.choice(words), random.choice(lines)]
+            )
+        with contextlib.suppress(UserError):
+            plan(parse_cfg("\n".join(garbled)))

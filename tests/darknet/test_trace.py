@@ -124,3 +124,12 @@ def test_leaky_has_darknets_slope():
     assert activation_name(nn.LeakyReLU(0.1)) == "leaky"
     with pytest.raises(UserError, match="slope"):
         activation_name(nn.LeakyReLU(0.01))
+
+
+def test_hooks_of_others_are_not_called():
+    model = backbones.create_model("csresnext50", num_classes=3)
+    called = []
+    model.stem.register_forward_hook(lambda *_: called.append(1))
+    trace(model)
+    assert not called
+    assert model.stem._forward_hooks
