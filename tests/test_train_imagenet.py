@@ -141,6 +141,10 @@ def test_resume_takes_the_recipe_of_the_run_and_says_what_changed(train, folder,
         (["--seed", "1"], "--resume: the checkpoint was made with seed=0, not 1"),
         (["--batch-size", "8"], "--resume: the checkpoint was made with batch_size=16, not 8"),
         (["--model-args", "{drop_rate: 0.5}"], r"--resume: the checkpoint was made with model_args.drop_rate=None"),
+        (
+            ["--fusion-update", "darknet"],
+            r"--resume: the checkpoint was made with optim.fusion_update='sgd', not 'dark",
+        ),
     ],
 )
 def test_a_run_cannot_become_another_run(train, folder, words, message):
