@@ -172,5 +172,6 @@ def _text(value: Value) -> str:
 
 
 def _clip(text: str) -> str:
-    """Keep a message to one line, whatever the file holds."""
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """Keep a message to one readable line, whatever the file holds."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:61])
+    return shown if len(text) <= 60 else f"{shown[:57]}..."

@@ -100,6 +100,7 @@ FIRST = [
     ("[convolutional]\nxnor=1", "xnor=1 is not supported here: leave it out or say 0"),
     ("[convolutional]\nfilters=" + "9" * 5000, "filters=9+... must be a whole number"),
     ("[convolutionl]\nfilters=8", r":5: unknown section \[convolutionl\]. Did you mean convolutional"),
+    ("[\x1b[31myolo]\n", r"unknown section \[\?\[31myolo\]"),
     ("[yolo]\n", r":5: unknown section \[yolo\]"),
     ("[conv\nfilters=8", r":5: unknown section \[conv. Did you mean conv"),
     ("[shortcut]\nactivation=linear", r":5: \[shortcut\] from is missing"),
