@@ -66,7 +66,7 @@ def register(
         raise ValueError(f"{name} is registered already")
     VARIANTS[name] = Variant(name, row, parent, top1, top5, certainty)
     default_cfgs.update(generate_default_cfgs({name: _pretrained_cfg()}))
-    register_model(_entry_point(name, row))
+    register_model(_entry_point(VARIANTS[name]))
 
 
 def canonical_name(name: str) -> str:
@@ -84,7 +84,9 @@ def _letters(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace("omega", "")
 
 
-def _entry_point(name: str, default: Backbone) -> Callable[..., nn.Module]:
+def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
+    name, default = variant.name, variant.row
+
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
         row, options = override(default, kwargs)
         return build_model_with_cfg(
@@ -96,7 +98,10 @@ def _entry_point(name: str, default: Backbone) -> Callable[..., nn.Module]:
         )
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = f"Build {name}; keywords may replace the fields of its row."
+    create.__doc__ = (
+        f"Build {name}; keywords may replace the fields of its row.\n\n"
+        f"How sure we are that this is what was trained: {variant.certainty}; docs/variants.md gives the evidence."
+    )
     return create
 
 

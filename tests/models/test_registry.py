@@ -1,13 +1,16 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 import backbones
 from backbones.errors import UserError
-from backbones.models import VARIANTS, CspBackbone, Variant
+from backbones.models import VARIANTS, CspBackbone, Variant, bflops
 from backbones.models.registry import canonical_name, override, register
 
+DOCS = Path(__file__).parents[2] / "docs" / "variants.md"
 NAMES = [
     "csdarknet53",
     "csdarknet53_omega_mi",
@@ -56,6 +59,26 @@ def test_the_list_can_be_narrowed_by_a_pattern():
 def test_the_published_figures_are_kept(name, figures):
     variant = VARIANTS[name]
     assert (variant.parent, variant.top1, variant.top5, variant.certainty) == figures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_says_how_sure_we_are(name):
+    assert f"trained: {VARIANTS[name].certainty}; docs/variants.md" in timm.model_entrypoint(name).__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docs_list_every_backbone_with_its_figures(name):
+    variant = VARIANTS[name]
+    rows = [[cell.strip() for cell in line.split("|")] for line in DOCS.read_text().splitlines()]
+    (row,) = [row for row in rows if len(row) == 9 and row[1] == f"`{name}`"]
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    _, _, parent, _, parameters, operations, figures, certainty, _ = row
+    assert parent == (f"`{variant.parent}`" if variant.parent else "-")
+    assert parameters == f"{sum(p.numel() for p in model.parameters()):,}"
+    assert operations == f"{bflops(model):.3f}"
+    assert figures == (f"{variant.top1} / {variant.top5}" if variant.top1 else "-")
+    assert certainty == variant.certainty
 
 
 def test_every_parent_is_registered_before_its_children():
