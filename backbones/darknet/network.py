@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ from backbones.darknet.plan import (
     require_classes,
 )
 from backbones.errors import UserError
-from backbones.layers import WeightedShortcut, darknet_uniform_
+from backbones.layers import FusionGradient, WeightedShortcut, darknet_uniform_
+from backbones.layers.choice import require_choice
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.maxout import maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
@@ -30,18 +31,25 @@ from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reo
 from backbones.layers.shortcut import FLOOR
 
 
-def load_cfg(path: str | Path, *, num_classes: int | None = None, relu_floor: float = FLOOR) -> "DarknetNetwork":
+def load_cfg(
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    relu_floor: float = FLOOR,
+    fusion_gradient: FusionGradient = "true",
+) -> "DarknetNetwork":
     """Build the network that a .cfg describes, with darknet's initial weights.
 
     Args:
         path: the file.
         num_classes: outputs that the network must have; None takes what the cfg says.
         relu_floor: see `WeightedShortcut`; 0 is what darknet's CPU code computes.
+        fusion_gradient: see `WeightedShortcut`; ``darknet`` trains fusion weights as darknet's GPU code does.
 
     Raises:
         UserError: the cfg is not understood or cannot be built; one line names file, line and option.
     """
-    network = DarknetNetwork(read_cfg(path), relu_floor=relu_floor)
+    network = DarknetNetwork(read_cfg(path), relu_floor=relu_floor, fusion_gradient=fusion_gradient)
     if num_classes is not None:
         require_classes(network.plan, num_classes)
     return network
@@ -56,14 +64,16 @@ class DarknetNetwork(nn.Module):
     Args:
         cfg: what to build.
         relu_floor: see `WeightedShortcut`.
+        fusion_gradient: see `WeightedShortcut`.
 
     Shape:
         (N, channels, H, W) -> (N, num_classes), or the last feature map of a network without a classifier. H and W
         are free unless a ``[connected]`` fixes them.
     """
 
-    def __init__(self, cfg: Cfg, *, relu_floor: float = FLOOR) -> None:
+    def __init__(self, cfg: Cfg, *, relu_floor: float = FLOOR, fusion_gradient: FusionGradient = "true") -> None:
         super().__init__()
+        require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
         self.cfg = cfg
         self.plan = plan(cfg)
         self.num_classes = class_count(self.plan)
@@ -73,6 +83,7 @@ class DarknetNetwork(nn.Module):
         for module in self.layers:
             if isinstance(module, WeightedShortcut):
                 module.floor = relu_floor
+                module.fusion_gradient = fusion_gradient
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def load_weights(
 
     Raises:
         UserError: the file is missing, has another length than the network needs, or holds numbers that are not
-            finite. The network is then unchanged.
+            finite or a variance that is negative. The network is then unchanged.
     """
     require_choice("class_order", class_order, ("darknet", "sorted"))
     file = Path(path)
@@ -70,7 +70,7 @@ def load_weights(
     _require_length(file, start, slots, traced)
     numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
     parts = numbers.split([slot.tensor.numel() for slot in slots])
-    _require_finite(file, slots, parts)
+    _require_sound(file, slots, parts)
     for slot, part in zip(slots, parts, strict=True):
         slot.fill(part, class_order, transposed=header.transposed)
     model.darknet_header = header  # type: ignore[assignment]
@@ -101,7 +101,7 @@ def save_weights(
     first = header or getattr(model, "darknet_header", None) or Header()
     slots = list(_slots(trace(model), cutoff))
     parts = [slot.numbers(class_order, transposed=first.transposed) for slot in slots]
-    _require_finite(Path(path), slots, parts)
+    _require_sound(Path(path), slots, parts)
     with Path(path).open("wb") as file:
         file.write(first.to_bytes())
         for part in parts:
@@ -236,7 +236,10 @@ def _cut_off_at(size: int, traced: Traced) -> int | None:
     return None
 
 
-def _require_finite(file: Path, slots: list[_Slot], parts: Any) -> None:
+def _require_sound(file: Path, slots: list[_Slot], parts: Any) -> None:
+    """Refuse numbers that no network has; negative variances mean that the numbers belong to other layers."""
     for slot, part in zip(slots, parts, strict=True):
         if not bool(part.isfinite().all()):
             raise UserError(f"{file}: layer {slot.layer} has {slot.name} that are not finite numbers.")
+        if slot.name == "rolling_variance" and bool((part < 0).any()):
+            raise UserError(f"{file}: layer {slot.layer} has negative variances: these are weights of another network.")

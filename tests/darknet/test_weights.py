@@ -204,3 +204,17 @@ def test_what_is_not_finite_is_not_written(classifier, tmp_path):
     with pytest.raises(UserError, match="layer 1 has biases that are not finite"):
         save_weights(classifier, tmp_path / "a.weights")
     assert not (tmp_path / "a.weights").exists()
+
+
+def test_numbers_of_other_layers_are_noticed_by_their_variances(classifier, file):
+    data = np.frombuffer(file.read_bytes()[20:], "<f4")
+    file.write_bytes(file.read_bytes()[:20] + np.roll(data, 50).tobytes())
+    with pytest.raises(UserError, match=r"layer \d has negative variances: these are weights of another network"):
+        load_weights(classifier, file)
+
+
+def test_an_enormous_file_is_refused_unread(classifier, file):
+    with file.open("r+b") as stream:
+        stream.truncate(1 << 40)  # a hole: it takes no space
+    with pytest.raises(UserError, match="has 1,099,511,627,776 bytes, but"):
+        load_weights(classifier, file)
