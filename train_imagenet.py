@@ -6,8 +6,10 @@ accelerate launch train_imagenet.py --model csresnext50_ws_mi2 --data-dir /image
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from backbones import canonical_name
 from backbones.command_line import parse
 from backbones.commands.assembly import build_model, build_run, splits, train_loader, val_loader
 from backbones.errors import exit_on_user_error
@@ -64,7 +66,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     names_config = any(word.startswith(("-c", "--config")) for word in argv)
     if recipe.resume and not names_config:
         recipe = parse(Recipe, argv, config=recipe_of(recipe.resume))
-    return recipe
+    return replace(recipe, model=canonical_name(recipe.model))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from backbones.errors import UserError, did_you_mean, exit_on_user_error
 
 COMMANDS = {
+    "list": "list the backbones with size, cost and published accuracy",
+    "summary": "print darknet's table of layers of a backbone or a .cfg",
+    "convert": "turn .weights into a checkpoint and back, a .cfg into a recipe, a backbone into a .cfg",
+    "inspect": "show what the fusion weights of a checkpoint have become",
     "digits": "write scikit-learn's digits as an image folder for the demo",
 }
 """What each command does; ``main(arguments)`` of backbones/commands/NAME.py does it."""

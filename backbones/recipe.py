@@ -108,6 +108,10 @@ class Optim:
     """Clip the global gradient norm to this value; unset: no clipping."""
     bn_momentum: float = 0.01
     """BatchNorm momentum. 0.01 is darknet's; a run of a few hundred steps needs 0.1."""
+    fusion_update: Literal["sgd", "darknet"] = "sgd"
+    """How fusion weights move: as everything else, or as in darknet, momentum clipped to 1 / batch_size."""
+    burnin_update: int | None = None
+    """With fusion_update darknet: hold the fusion weights for this many burn-ins; unset: as the network says."""
 
     def __post_init__(self) -> None:
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "must lie in [0, 1)")
@@ -121,6 +125,13 @@ class Optim:
             "must be positive",
         )
         require(0 < self.bn_momentum <= 1, "optim.bn_momentum", self.bn_momentum, "must lie in (0, 1]")
+        self._require_hold()
+
+    def _require_hold(self) -> None:
+        option, hold = "optim.burnin_update", self.burnin_update
+        require(hold is None or hold >= 0, option, hold, "must not be negative")
+        is_darknet = self.fusion_update == "darknet"
+        require(not hold or is_darknet, option, hold, "is part of darknet's rule: set optim.fusion_update=darknet")
 
 
 @dataclass(frozen=True)

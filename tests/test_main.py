@@ -20,7 +20,7 @@ def test_every_command_in_the_table_has_a_main() -> None:
 
 
 def test_an_unknown_command_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"no command 'digist'. Did you mean digits\?"):
+    with pytest.raises(UserError, match=r"no command 'digist'. Did you mean digits"):
         main(["digist"])
 
 

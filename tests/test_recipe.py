@@ -42,6 +42,7 @@ from backbones.recipe import (
         (Optim, "burn_in", -1),
         (Optim, "clip_grad", 0.0),
         (Optim, "bn_momentum", 0.0),
+        (Optim, "burnin_update", -1),
         (Ema, "decay", 1.0),
         (Log, "interval", 0),
         (Recipe, "batch_size", 0),
@@ -53,6 +54,12 @@ from backbones.recipe import (
 def test_a_value_out_of_range_is_named(group, option, value):
     with pytest.raises(UserError, match=rf"{option}=.*must"):
         group(**{option: value})
+
+
+def test_a_hold_of_the_fusion_weights_belongs_to_darknets_rule():
+    with pytest.raises(UserError, match=r"burnin_update=2 is part of darknet's rule: set optim.fusion_update=darknet"):
+        Optim(burnin_update=2)
+    assert Optim(fusion_update="darknet", burnin_update=2).burnin_update == 2
 
 
 def test_the_length_of_a_run_is_given_once():

@@ -10,7 +10,10 @@ import yaml
 from safetensors.torch import load_file
 
 from backbones.command_line import parse
+from backbones.commands import assembly
+from backbones.commands.restored import restore_model
 from backbones.errors import UserError
+from backbones.layers import WeightedShortcut
 from backbones.recipe import Recipe
 from backbones.training import snapshot
 from backbones.training.checkpoint import MODEL, load_state, read_description
@@ -139,6 +142,10 @@ def test_resume_takes_the_recipe_of_the_run_and_says_what_changed(train, folder,
         (["--seed", "1"], "--resume: the checkpoint was made with seed=0, not 1"),
         (["--batch-size", "8"], "--resume: the checkpoint was made with batch_size=16, not 8"),
         (["--model-args", "{drop_rate: 0.5}"], r"--resume: the checkpoint was made with model_args.drop_rate=None"),
+        (
+            ["--fusion-update", "darknet"],
+            r"--resume: the checkpoint was made with optim.fusion_update='sgd', not 'dark",
+        ),
     ],
 )
 def test_a_run_cannot_become_another_run(train, folder, words, message):
@@ -249,6 +256,27 @@ def test_synthetic_images_need_no_data_set(folder):
 @pytest.mark.parametrize("words", [["--no-channels-last"], ["--clip-grad", "1"], ["--no-mosaic", "--no-cutmix"]])
 def test_options_of_the_loop_run(train, words):
     assert train(*words, "--epochs", "1").n == 20
+
+
+def test_darknets_rules_train_a_backbone_called_by_its_name_in_the_thread(train, folder):
+    small = "{depths: [1, 1, 1, 1, 1], fusion_gradient: darknet, drop_block_size: 2}"
+    words = ["--fusion-update", "darknet", "--burnin-update", "1", "--epochs", "1"]
+    train("--model", "csdarknet53-omega-mi-db", "--model-args", small, *words)
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["model"] == "csdarknet53_omega_mi_db"
+    assert read_description(folder / "last" / "model.safetensors")["architecture"] == "csdarknet53_omega_mi_db"
+    restored = restore_model(str(folder), model="csdarknet53-mi-db")
+    (fusion,) = [m for m in restored.model.stages[-1].modules() if isinstance(m, WeightedShortcut)]
+    drop = restored.model.stages[-1].drop
+    assert (fusion.fusion_gradient, drop.block_size) == ("darknet", 2)
+    assert 0 < (fusion.weight - 1).abs().max().item() <= 4 * 0.1 / 16
+
+
+def test_the_trainer_tells_drop_block_how_far_it_is(train):
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "set_drop_block_progress", lambda _model, share: seen.append(share))
+        train("--epochs", "1")
+    assert seen == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.gpu

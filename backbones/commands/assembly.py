@@ -1,16 +1,19 @@
 """Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from backbones import create_model
+from backbones.commands.networks import create_network
 from backbones.data.index import Index, train_and_val
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
 from backbones.data.synthetic import synthetic_index
 from backbones.errors import UserError
+from backbones.layers import set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
 from backbones.recipe import Recipe, burn_in_steps, run_length
 from backbones.training.loop import Run
@@ -67,7 +70,7 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     """Return the network with its initial weights, which depend on the seed alone."""
     torch.manual_seed(recipe.seed)
     try:
-        model = create_model(recipe.model, num_classes=num_classes, **recipe.model_args)
+        model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
         if recipe.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
     except (TypeError, ValueError, AssertionError) as error:
@@ -92,7 +95,8 @@ def build_run(
     ema = make_ema(recipe, model.to(accelerator.device))
     if recipe.torchcompile:
         model.compile()
-    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr))
+    sgd = create_optimizer(model, recipe.optim, lr=recipe.lr, batch_size=recipe.batch_size, burn_in=burn_in)
+    prepared, optimizer = accelerator.prepare(model, sgd)
     return Run(
         accelerator=accelerator,
         model=prepared,
@@ -106,6 +110,7 @@ def build_run(
         mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed),
         save=save,
         progress=ProgressBar(total_steps, enabled=accelerator.is_main_process),
+        on_step=partial(set_drop_block_progress, model),
         ema=ema,
         clip_grad=recipe.optim.clip_grad,
         seed=recipe.seed,

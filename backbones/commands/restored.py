@@ -8,7 +8,10 @@ import torch
 from timm.data.config import resolve_data_config
 from torch import nn
 
-from backbones import create_model
+from backbones import canonical_name
+from backbones.commands.networks import create_network, is_cfg
+from backbones.darknet import weights as darknet
+from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.errors import UserError
 from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
@@ -37,22 +40,32 @@ class Restored:
     """Who decoded them."""
 
 
-def restore_model(ckpt: str, *, model: str | None = None, ema: bool = True) -> Restored:
+def restore_model(
+    ckpt: str, *, model: str | None = None, ema: bool = True, class_order: ClassOrder = "darknet"
+) -> Restored:
     """Return the network of a checkpoint of ours, or of any weights file whose architecture is ``model``.
+
+    Args:
+        ckpt: a run folder, a checkpoint folder, a safetensors file or darknet's ``.weights``.
+        model: name of a model or a ``.cfg``, for a file that does not say what it holds.
+        ema: take the averaged weights where there are any.
+        class_order: of a ``.weights`` file with 1000 classes; the network has them in sorted order.
 
     Raises ``UserError`` when there is no such checkpoint, or when it is of another architecture.
     """
+    if ckpt.endswith(".weights"):
+        return _darknet(Path(ckpt), model, class_order)
     file = weights_file(find_checkpoint(Path(ckpt)), ema=ema)
     about = read_description(file)
     if about is None:
         return _foreign(file, model)
-    if model is not None and model != about["architecture"]:
-        raise UserError(f"--model {model}, but {file} holds another architecture: {about['architecture']}.")
-    network = create_model(about["architecture"], num_classes=len(about["classes"]), **about["model_args"])
+    name = _architecture(file, about["architecture"], model)
+    network = create_network(name, num_classes=len(about["classes"]), **about["model_args"])
+    load_weights(network, file, name=name)
     preprocess = Preprocess(**{key: _tupled(value) for key, value in about["preprocess"].items()})
     return Restored(
-        model=_filled(network, file, about["architecture"], channels_last=about["channels_last"]),
-        name=about["architecture"],
+        model=_ordered(network) if about["channels_last"] else network,
+        name=name,
         file=file,
         img_size=about["img_size"],
         preprocess=preprocess,
@@ -64,11 +77,38 @@ def restore_model(ckpt: str, *, model: str | None = None, ema: bool = True) -> R
     )
 
 
+def _architecture(file: Path, recorded: str, asked: str | None) -> str:
+    """Return the network to build: the recorded one, but a cfg may meanwhile lie elsewhere."""
+    if asked is None or canonical_name(asked) == recorded:
+        return recorded
+    if is_cfg(asked) and is_cfg(recorded):
+        return asked
+    raise UserError(f"--model {asked}, but {file} holds another architecture: {recorded}.")
+
+
 def _foreign(file: Path, name: str | None) -> Restored:
-    """Return a network whose weights file says nothing about itself, with timm's settings for it."""
+    """Return a network whose weights file says nothing about itself."""
+    network = create_network(_named(file, name))
+    load_weights(network, file, name=str(name))
+    return _undescribed(network, file, str(name), classes=None)
+
+
+def _darknet(file: Path, name: str | None, class_order: ClassOrder) -> Restored:
+    """Return a network from darknet's weights; the 1000 classes are known, others are not."""
+    network = create_network(_named(file, name))
+    darknet.load_weights(network, file, class_order)
+    classes = synsets() if getattr(network, "num_classes", None) == CLASSES else None
+    return _undescribed(network, file, str(name), classes=classes)
+
+
+def _named(file: Path, name: str | None) -> str:
     if name is None:
         raise UserError(f"{file} does not say what network it holds: add --model NAME.")
-    network = create_model(name)
+    return name
+
+
+def _undescribed(network: nn.Module, file: Path, name: str, *, classes: tuple[str, ...] | None) -> Restored:
+    """Return a filled network with the settings that timm knows for it."""
     config = resolve_data_config({}, model=network)
     preprocess = Preprocess(
         crop_pct=config["crop_pct"],
@@ -77,19 +117,18 @@ def _foreign(file: Path, name: str | None) -> Restored:
         std=tuple(config["std"]),
     )
     return Restored(
-        model=_filled(network, file, name, channels_last=True),
+        model=_ordered(network),
         name=name,
         file=file,
         img_size=config["input_size"][-1],
         preprocess=preprocess,
         precision="auto",
-        classes=None,
+        classes=classes,
     )
 
 
-def _filled(network: nn.Module, file: Path, name: str, *, channels_last: bool) -> nn.Module:
-    load_weights(network, file, name=name)
-    return network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
+def _ordered(network: nn.Module) -> nn.Module:
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _tupled(value: Any) -> Any:

@@ -1,8 +1,15 @@
 """Layers: tensors in, tensors out."""
 
 from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.bifpn import BiFpn
 from backbones.layers.conv import ConvNormAct, darknet_uniform_
+from backbones.layers.drop_block import DropBlock2d, DropBlockKind, drop_block_2d, set_drop_block_progress
+from backbones.layers.input_pyramid import InputPyramid, PyramidKind, input_pyramid
+from backbones.layers.maxout import Maxout, maxout
+from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d, darknet_max_pool2d, local_avg_pool2d
+from backbones.layers.reorg import Reorg3d, inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
 from backbones.layers.shortcut import (
+    FusionGradient,
     Normalization,
     WeightedShortcut,
     WeightsType,
@@ -12,12 +19,32 @@ from backbones.layers.shortcut import (
 
 __all__ = [
     "ActivationName",
+    "BiFpn",
     "ConvNormAct",
+    "DarknetMaxPool2d",
+    "DropBlock2d",
+    "DropBlockKind",
+    "FusionGradient",
+    "InputPyramid",
+    "LocalAvgPool2d",
+    "Maxout",
     "Normalization",
+    "PyramidKind",
+    "Reorg3d",
     "WeightedShortcut",
     "WeightsType",
     "create_activation",
+    "darknet_max_pool2d",
     "darknet_uniform_",
+    "drop_block_2d",
     "effective_weights",
+    "input_pyramid",
+    "inverse_reorg3d",
+    "local_avg_pool2d",
+    "maxout",
+    "reorg",
+    "reorg3d",
+    "reversed_reorg3d",
+    "set_drop_block_progress",
     "weighted_sum",
 ]

@@ -11,7 +11,8 @@ from backbones.layers.activation import ActivationName, create_activation
 from backbones.layers.choice import require_choice
 
 WeightsType = Literal["none", "per_feature", "per_channel"]
-Normalization = Literal["none", "relu", "softmax"]
+Normalization = Literal["none", "relu", "softmax", "sigmoid"]
+FusionGradient = Literal["true", "darknet"]
 
 EPSILON = 1e-4
 """Added once to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
@@ -25,8 +26,8 @@ class WeightedShortcut(nn.Module):
 
     The first input is the layer just before; it defines the width of the output. A narrower input adds to the
     first channels only, of a wider one only the first channels are taken. The raw parameter ``weight`` has
-    one row for each input and starts at 1, so a normalized shortcut starts as the mean of its inputs; with
-    ``weights_type="none"`` there is no parameter and the result is the plain sum.
+    one row for each input and starts at 1 (sigmoid: 0), so a normalized shortcut starts as the mean of its inputs;
+    with ``weights_type="none"`` there is no parameter and the result is the plain sum.
 
     Args:
         channels: width of every input, the layer just before first; at least two.
@@ -37,14 +38,20 @@ class WeightedShortcut(nn.Module):
         act: activation of the sum.
         floor: lower bound of the relu normalization. 0 is the hard relu of darknet's CPU code (and of all
             darknet before March 2020): with it a shortcut whose weights are all negative is off for good.
+        fusion_gradient: ``true``, or what darknet's CUDA code gives the raw weights in its place, see
+            `with_darknet_gradient`. Output and gradients of the inputs are the same.
+        burnin_update: how many burn-ins darknet's update rule holds the weights for; a note for the trainer.
 
     Shape:
         (N, channels[j], H, W) for each j -> (N, channels[0], H, W); ``weight`` (inputs, 1 or channels[0])
 
     Raises:
-        ValueError: an unknown choice, fewer than two inputs, or a normalization without weights; when called,
-            a number, width or size of the inputs that does not fit.
+        ValueError: an unknown choice, fewer than two inputs, a normalization without weights, or darknet's
+            gradient where it has none; when called, a number, width or size of the inputs that does not fit.
     """
+
+    fusion_weights = ("weight",)
+    """The parameters that darknet updates by a rule of its own; a trainer finds them by this name."""
 
     def __init__(
         self,
@@ -54,16 +61,20 @@ class WeightedShortcut(nn.Module):
         normalization: Normalization = "none",
         act: ActivationName = "linear",
         floor: float = FLOOR,
+        fusion_gradient: FusionGradient = "true",
+        burnin_update: int = 0,
     ) -> None:
         super().__init__()
-        require_fusion(weights_type, normalization)
+        require_fusion(weights_type, normalization, fusion_gradient)
         if len(channels) < 2:
             raise ValueError(f"channels={tuple(channels)}: a shortcut adds at least two inputs")
         self.channels = tuple(channels)
         self.weights_type: WeightsType = weights_type
         self.normalization: Normalization = normalization
         self.floor = floor
-        self.weight = _initial_weight(self.channels, weights_type)
+        self.fusion_gradient: FusionGradient = fusion_gradient
+        self.burnin_update = burnin_update
+        self.weight = _initial_weight(self.channels, weights_type, normalization)
         self.act = create_activation(act, self.channels[0])
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -75,11 +86,15 @@ class WeightedShortcut(nn.Module):
         """Return the share of each input, (inputs, 1 or C), or None for a plain sum."""
         if self.weight is None:
             return None
-        return effective_weights(self.weight, self.normalization, floor=self.floor)
+        shares = effective_weights(self.weight, self.normalization, floor=self.floor)
+        if self.fusion_gradient == "true":
+            return shares
+        return with_darknet_gradient(self.weight, shares, self.normalization)
 
     def extra_repr(self) -> str:
         """Show the widths and the fusion in ``print(model)``."""
-        return f"{self.channels}, weights_type={self.weights_type}, normalization={self.normalization}"
+        fusion = f"weights_type={self.weights_type}, normalization={self.normalization}"
+        return f"{self.channels}, {fusion}, fusion_gradient={self.fusion_gradient}"
 
     def _check(self, inputs: Sequence[Tensor]) -> None:
         widths = tuple(x.shape[1] for x in inputs)
@@ -96,17 +111,34 @@ class WeightedShortcut(nn.Module):
 def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = FLOOR) -> Tensor:
     """Turn raw fusion weights into shares: ``r / (epsilon + sum of r over the inputs)``.
 
-    ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``; ``none``
-    returns the raw weights. The sum takes in every row, also for channels that a narrower input does not
-    have.
+    ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``. The sum takes in every
+    row, also for channels that a narrower input does not have. Without a sum, ``sigmoid`` is
+    ``2 sigmoid(weight) / inputs`` (a port of YOLOv3 in darknet issue #4662 has it), and ``none`` the raw weights.
 
     Shape:
         (inputs, 1 or C) -> the same
     """
     if normalization == "none":
         return weight
+    if normalization == "sigmoid":
+        return torch.sigmoid(weight) * (2 / len(weight))
     raw = weight.clamp_min(floor) if normalization == "relu" else _exponentials(weight)
     return raw / (EPSILON + raw.sum(0, keepdim=True))
+
+
+def with_darknet_gradient(weight: Tensor, shares: Tensor, normalization: Normalization) -> Tensor:
+    """Return ``shares`` unchanged, but let the raw weights get the gradient that darknet's CUDA kernel computes.
+
+    With G_j the gradient of share p_j, raw weight j gets p_j (1 - p_j) G_j (softmax), p_j G_j (relu, also below the
+    floor) or G_j (none): the normalization's cross terms are left out.
+
+    Shape:
+        weight (inputs, 1 or C), shares the same -> the same
+    """
+    shares = shares.detach()
+    factor = {"softmax": shares * (1 - shares), "relu": shares, "none": torch.ones_like(shares)}[normalization]
+    # The difference is 0 in value and 1 in slope.
+    return shares + factor * (weight - weight.detach())
 
 
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
@@ -128,10 +160,13 @@ def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Ten
     return total
 
 
-def require_fusion(weights_type: str, normalization: str) -> None:
-    """Raise `ValueError` unless the two choices exist and fit each other."""
+def require_fusion(weights_type: str, normalization: str, fusion_gradient: str = "true") -> None:
+    """Raise `ValueError` unless the choices exist and fit each other."""
     require_choice("weights_type", weights_type, get_args(WeightsType))
     require_choice("normalization", normalization, get_args(Normalization))
+    require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
+    if fusion_gradient == "darknet" and normalization == "sigmoid":
+        raise ValueError("fusion_gradient='darknet' has no rule for normalization='sigmoid': choose 'true'")
     if weights_type == "none" and normalization != "none":
         raise ValueError(
             f"normalization={normalization!r} has nothing to normalize with weights_type='none': "
@@ -139,9 +174,12 @@ def require_fusion(weights_type: str, normalization: str) -> None:
         )
 
 
-def _initial_weight(channels: Sequence[int], weights_type: WeightsType) -> nn.Parameter | None:
+def _initial_weight(
+    channels: Sequence[int], weights_type: WeightsType, normalization: Normalization
+) -> nn.Parameter | None:
     columns = {"none": 0, "per_feature": 1, "per_channel": channels[0]}[weights_type]
-    return nn.Parameter(torch.ones(len(channels), columns)) if columns else None
+    start = 0.0 if normalization == "sigmoid" else 1.0
+    return nn.Parameter(torch.full((len(channels), columns), start)) if columns else None
 
 
 def _exponentials(weight: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from backbones.layers import ActivationName, ConvNormAct, WeightedShortcut
-from backbones.models.spec import Block, BlockKind, Fusion, Stage
+from backbones.layers import ActivationName, ConvNormAct, DropBlock2d, Maxout, WeightedShortcut
+from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
 
 
 class ResidualBlock(nn.Module):
@@ -13,16 +13,21 @@ class ResidualBlock(nn.Module):
 
     Args:
         convs: the residual path.
-        shortcut: the sum; its first input is the residual path, the others are what the block is called with.
+        shortcut: the sum or maximum; its first input is the residual path, the others are what the block is called
+            with.
+        drop: what happens to the result.
 
     Shape:
         (N, sources[j], H, W) for each earlier output, newest first -> (N, width, H, W)
     """
 
-    def __init__(self, convs: Sequence[ConvNormAct], shortcut: WeightedShortcut) -> None:
+    def __init__(
+        self, convs: Sequence[ConvNormAct], shortcut: WeightedShortcut | Maxout, drop: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.convs = nn.Sequential(*convs)
         self.shortcut = shortcut
+        self.drop = drop or nn.Identity()
 
     @property
     def sources(self) -> int:
@@ -31,21 +36,44 @@ class ResidualBlock(nn.Module):
 
     def forward(self, *earlier: Tensor) -> Tensor:
         """Add the residual of the newest output to all the outputs given."""
-        return self.shortcut(self.convs(earlier[0]), *earlier)
+        return self.drop(self.shortcut(self.convs(earlier[0]), *earlier))
 
 
 def create_block(
-    block: Block, stage: Stage, sources: Sequence[int], *, act: ActivationName, fusion: Fusion
+    block: Block,
+    stage: Stage,
+    sources: Sequence[int],
+    *,
+    act: ActivationName,
+    fusion: Fusion,
+    maxout: bool = False,
+    drop: nn.Module | None = None,
 ) -> ResidualBlock:
     """Build one block; ``sources`` are the widths of the earlier outputs it takes, newest first."""
     convs, shortcut_act = _CONVS[block.kind](sources[0], stage, block.groups, act)
-    shortcut = WeightedShortcut(
-        (stage.width, *sources),
+    shortcut = create_shortcut((stage.width, *sources), fusion, act=shortcut_act, maxout=maxout)
+    return ResidualBlock(convs, shortcut, drop)
+
+
+def create_shortcut(
+    channels: Sequence[int], fusion: Fusion, *, act: ActivationName = "linear", maxout: bool = False
+) -> WeightedShortcut | Maxout:
+    """Build the shortcut that brings inputs of these widths together, as the policy says."""
+    if maxout:
+        return Maxout(channels)
+    return WeightedShortcut(
+        channels,
         weights_type=fusion.weights,
         normalization=fusion.normalization,
-        act=shortcut_act,
+        act=act,
+        fusion_gradient=fusion.gradient,
+        burnin_update=fusion.burnin_update,
     )
-    return ResidualBlock(convs, shortcut)
+
+
+def create_drop_block(drop_block: DropBlock) -> DropBlock2d:
+    """Build the layer that the row describes."""
+    return DropBlock2d(drop_block.probability, drop_block.size, kind=drop_block.kind)
 
 
 _Convs = tuple[list[ConvNormAct], ActivationName]

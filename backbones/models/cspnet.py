@@ -7,7 +7,8 @@ import torch
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from backbones.layers import WeightedShortcut, darknet_uniform_
+from backbones.layers import InputPyramid, WeightedShortcut, darknet_uniform_
+from backbones.models.opening import pyramid_kind
 from backbones.models.recompute import recomputed
 from backbones.models.spec import Backbone
 from backbones.models.stages import ConvStem, CrossStage
@@ -44,8 +45,9 @@ class CspBackbone(nn.Module):
         self.grad_checkpointing = False
         self.num_features = self.head_hidden_size = row.stages[-1].out
         self.feature_info = feature_levels(row)
+        self.pyramid = _create_pyramid(row)
         self.stem = ConvStem(in_chans, row.stem, act=row.act)
-        self.stages = nn.ModuleList(_create_stages(row))
+        self.stages = nn.ModuleList(CrossStage(row, index, in_chans=in_chans) for index in range(len(row.stages)))
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         _initialize_classifier(self.head.fc)
 
@@ -55,9 +57,10 @@ class CspBackbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, num_features, H / 32, W / 32)."""
+        levels = self._pyramid_levels(x)
         x = self.stem(x)
         for stage in self.stages:
-            x = self._run_stage(stage, x)
+            x = self._run_stage(stage, x, levels)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # noqa: FBT001  (timm's signature)
@@ -138,22 +141,28 @@ class CspBackbone(nn.Module):
         """
         if coarse:
             return {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
-        opening = (r"^stages\.(\d+)\.(?:downsample|cross|entry)", (-1,))
-        closing = (r"^stages\.(\d+)\.(?:transition|merge)", (99999,))
+        opening = (r"^stages\.(\d+)\.(?:downsample|join|cross|entry)", (-1,))
+        closing = (r"^stages\.(\d+)\.(?:fuse|transition|merge)", (99999,))
         return {"stem": r"^stem", "stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), opening, closing]}
 
-    def _run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+    def _pyramid_levels(self, image: Tensor) -> list[Tensor]:
+        return [] if self.pyramid is None else self.pyramid(image)
+
+    def _run_stage(self, stage: nn.Module, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        assert isinstance(stage, CrossStage)
+        inputs = (x,) if stage.level is None else (x, levels[stage.level - 1])
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return recomputed(stage, x)
-        return stage(x)
+            return recomputed(stage, *inputs)
+        return stage(*inputs)
 
     def _levels(self, x: Tensor, *, stages: int) -> list[Tensor]:
         """Run the stem and the first ``stages`` stages and return every map listed in ``feature_info``."""
+        pyramid = self._pyramid_levels(x)
         x = self.stem.conv(x)
         levels = [x] if self._stem_is_level else []
         x = self.stem.pool(x)
         for stage in self.stages[:stages]:
-            x = self._run_stage(stage, x)
+            x = self._run_stage(stage, x, pyramid)
             levels.append(x)
         return levels
 
@@ -167,25 +176,19 @@ class CspBackbone(nn.Module):
 
 def feature_levels(row: Backbone) -> list[dict[str, Any]]:
     """Describe the maps as timm does: the stem's, before its pool, unless it is full size; each stage's."""
-    reduction = row.stem.stride
-    levels = [_level("stem.conv", row.stem.width, reduction)] if reduction > 1 else []
-    reduction *= 2 if row.stem.pool else 1
-    for index, stage in enumerate(row.stages):
-        reduction *= 2 if stage.down else 1
-        levels.append(_level(f"stages.{index}", stage.out, reduction))
-    return levels
+    stem = [_level("stem.conv", row.stem.width, row.stem.stride)] if row.stem.stride > 1 else []
+    stages = zip(row.stages, row.reductions, strict=True)
+    return stem + [_level(f"stages.{index}", stage.out, size) for index, (stage, size) in enumerate(stages)]
 
 
 def _level(module: str, channels: int, reduction: int) -> dict[str, Any]:
     return {"num_chs": channels, "reduction": reduction, "module": module}
 
 
-def _create_stages(row: Backbone) -> list[CrossStage]:
-    widths = [row.stem.width, *(stage.out for stage in row.stages)]
-    return [
-        CrossStage(width, stage, block=row.block, act=row.act, fusion=row.fusion)
-        for width, stage in zip(widths, row.stages, strict=False)
-    ]
+def _create_pyramid(row: Backbone) -> InputPyramid | None:
+    if row.pyramid == "none":
+        return None
+    return InputPyramid(row.reductions[-1].bit_length() - 1, pyramid_kind(row))
 
 
 def _initialize_classifier(classifier: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, x: Tensor) -> Tensor:
+def recomputed(module: nn.Module, *inputs: Tensor) -> Tensor:
     """Run ``module`` without keeping its activations; backward runs it again.
 
     Batch normalization updates its running statistics in the first run only, so training with and without
@@ -24,8 +24,8 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
     if torch.compiler.is_compiling():
         # A compiled graph updates the statistics once, whatever it recomputes, and accepts no contexts.
-        return checkpoint(module, x, use_reentrant=False)
-    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+        return checkpoint(module, *inputs, use_reentrant=False)
+    return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,16 @@
 """The list of our backbones: each row with its published figures, made known to timm under its name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
 from backbones.layers.choice import require_choice
 from backbones.models.cspnet import CspBackbone
-from backbones.models.spec import Backbone
+from backbones.models.spec import Backbone, with_depths
 
 Certainty = Literal["exact", "high", "medium", "medium-low", "low"]
 
@@ -25,9 +25,9 @@ class Variant:
     """Its definition."""
     parent: str | None
     """The backbone it was made from."""
-    top1: float
-    """Top-1 accuracy in percent that the thread reports at 256x256."""
-    top5: float
+    top1: float | None
+    """Top-1 accuracy in percent that the thread reports at 256x256; None where it reports none."""
+    top5: float | None
     """Top-5 accuracy in percent."""
     certainty: Certainty
     """How sure we are that the definition is the one that was trained; ``docs/variants.md`` gives the reasons."""
@@ -35,7 +35,9 @@ class Variant:
     def __post_init__(self) -> None:
         """Refuse an unknown certainty and figures that are not percentages."""
         require_choice("certainty", self.certainty, get_args(Certainty))
-        if not 0 <= self.top1 <= self.top5 <= 100:
+        if self.top1 is None and self.top5 is None:
+            return
+        if self.top1 is None or self.top5 is None or not 0 <= self.top1 <= self.top5 <= 100:
             raise ValueError(f"{self.name}: top1={self.top1}, top5={self.top5} must satisfy 0 <= top1 <= top5 <= 100")
 
 
@@ -47,7 +49,13 @@ default_cfgs: dict[str, Any] = {}
 
 
 def register(
-    name: str, row: Backbone, *, parent: str | None = None, top1: float, top5: float, certainty: Certainty
+    name: str,
+    row: Backbone,
+    *,
+    parent: str | None = None,
+    top1: float | None = None,
+    top5: float | None = None,
+    certainty: Certainty,
 ) -> None:
     """List a backbone as a `Variant` and make it known to timm, so that ``timm.create_model(name)`` builds it.
 
@@ -58,10 +66,27 @@ def register(
         raise ValueError(f"{name} is registered already")
     VARIANTS[name] = Variant(name, row, parent, top1, top5, certainty)
     default_cfgs.update(generate_default_cfgs({name: _pretrained_cfg()}))
-    register_model(_entry_point(name, row))
+    register_model(_entry_point(VARIANTS[name]))
 
 
-def _entry_point(name: str, default: Backbone) -> Callable[..., nn.Module]:
+def canonical_name(name: str) -> str:
+    """Return our name for one that the thread used: ``-`` or ``_`` or nothing between the words, with ``omega`` or not.
+
+    Every other name, and every name that timm knows, comes back as it is.
+    """
+    if is_model(name):
+        return name
+    ours = {_letters(known): known for known in VARIANTS}
+    return ours.get(_letters(name), name)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace("omega", "")
+
+
+def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
+    name, default = variant.name, variant.row
+
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
         row, options = override(default, kwargs)
         return build_model_with_cfg(
@@ -73,16 +98,32 @@ def _entry_point(name: str, default: Backbone) -> Callable[..., nn.Module]:
         )
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = f"Build {name}; keywords may replace the fields of its row."
+    create.__doc__ = (
+        f"Build {name}; keywords may replace the fields of its row.\n\n"
+        f"How sure we are that this is what was trained: {variant.certainty}; docs/variants.md gives the evidence."
+    )
     return create
 
 
 def override(row: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:
-    """Replace the fields of ``row`` that ``options`` names; return the new row and the options left over."""
-    names = {field.name for field in fields(row)}
-    changes = {name: value for name, value in options.items() if name in names}
-    rest = {name: value for name, value in options.items() if name not in names}
-    return replace(row, **changes), rest
+    """Replace what ``options`` names in ``row``; return the new row and the options left over.
+
+    A name is a field of the row (``act``), a part and its field (``fusion_gradient``, ``drop_block_stages``), or
+    ``depths``, the number of blocks of each stage.
+    """
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    row = replace(row, **_taken(rest, row))
+    for part in fields(row):
+        value = getattr(row, part.name)
+        if is_dataclass(value) and (changes := _taken(rest, value, prefix=f"{part.name}_")):
+            row = replace(row, **{part.name: replace(value, **changes)})  # pyright: ignore[reportArgumentType]
+    return (with_depths(row, rest.pop("depths")) if "depths" in rest else row), rest
+
+
+def _taken(options: dict[str, Any], part: Any, prefix: str = "") -> dict[str, Any]:
+    """Take out of ``options`` what names a field of ``part``."""
+    names = [field.name for field in fields(part)]
+    return {name: options.pop(prefix + name) for name in names if prefix + name in options}
 
 
 def _pretrained_cfg() -> dict[str, Any]:

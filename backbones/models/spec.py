@@ -1,14 +1,22 @@
 """A network as data: frozen, validated rows that say what to build and import no torch themselves."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import mul
 from typing import Literal, get_args
 
 from backbones.layers.activation import ActivationName
 from backbones.layers.choice import require_choice
-from backbones.layers.shortcut import Normalization, WeightsType, require_fusion
+from backbones.layers.drop_block import DropBlockKind, require_drop_block
+from backbones.layers.shortcut import FusionGradient, Normalization, WeightsType, require_fusion
 
 BlockKind = Literal["bottleneck", "darknet"]
-FusionInputs = Literal["block", "stage"]
+FusionInputs = Literal["block", "stage", "dense", "extra"]
+MaxoutScope = Literal["none", "stage", "all"]
+Downsample = Literal["conv", "concat", "add", "split"]
+Pyramid = Literal["none", "avgpool", "reorg3d", "conv_add"]
+DropBlockPosition = Literal["last", "every"]
 
 
 @dataclass(frozen=True)
@@ -78,20 +86,64 @@ class Fusion:
 
     inputs: FusionInputs = "block"
     """``block``: each shortcut adds the block's input. ``stage``: the last shortcut of a stage adds, newest
-    first, all earlier shortcut outputs of the stage and the stage entry."""
+    first, all earlier shortcut outputs of the stage and the stage entry. ``dense``: every shortcut adds all earlier
+    ones and the entry. ``extra``: as ``block``, and one more shortcut after the last block adds them all."""
     weights: WeightsType = "none"
     """Learned fusion weights: none, one for each input, or one for each input and channel."""
     normalization: Normalization = "none"
     """How the fusion weights become shares."""
+    gradient: FusionGradient = "true"
+    """The gradient of the fusion weights: the true one, or that of darknet's CUDA code."""
+    maxout: MaxoutScope = "none"
+    """Where the maximum of the inputs replaces their sum, without an activation: nowhere, at the last shortcut of a
+    stage, everywhere."""
+    burnin_update: int = 0
+    """For darknet's update rule: hold the fusion weights for this many burn-ins."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown words and a normalization without weights."""
+        """Refuse unknown words and choices that do not fit each other."""
         require_choice("fusion.inputs", self.inputs, get_args(FusionInputs))
-        require_fusion(self.weights, self.normalization)
+        require_choice("fusion.maxout", self.maxout, get_args(MaxoutScope))
+        require_fusion(self.weights, self.normalization, self.gradient)
+        if self.maxout == "all" and self.weights != "none":
+            raise ValueError(f"fusion.weights={self.weights!r} has nothing to weigh with fusion.maxout='all'")
+        if self.burnin_update < 0:
+            raise ValueError(f"fusion.burnin_update={self.burnin_update} must not be negative")
 
     def sources(self, block: int, *, depth: int) -> int:
         """Count what the shortcut of block ``block`` (from 0) of ``depth`` adds to its own path."""
-        return block + 1 if self.inputs == "stage" and block == depth - 1 else 1
+        takes_all = self.inputs == "dense" or (self.inputs == "stage" and block == depth - 1)
+        return block + 1 if takes_all else 1
+
+    def is_maxout(self, block: int, *, depth: int) -> bool:
+        """Say whether block ``block`` takes the maximum; the extra shortcut counts as block ``depth``."""
+        last = depth if self.inputs == "extra" else depth - 1
+        return self.maxout == "all" or (self.maxout == "stage" and block == last)
+
+
+@dataclass(frozen=True)
+class DropBlock:
+    """Where DropBlock stands, and how much it drops."""
+
+    stages: tuple[int, ...] = ()
+    """Which stages have it, counted from 0, or from the end with negative numbers."""
+    position: DropBlockPosition = "last"
+    """After the last shortcut of the stage, or after every shortcut."""
+    probability: float = 0.1
+    """Share of cells to drop at full strength."""
+    size: int = 7
+    """Height and width of a square at full strength."""
+    kind: DropBlockKind = "darknet"
+    """Darknet's rule or the paper's."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words and squares that cannot be dropped."""
+        require_choice("drop_block.position", self.position, get_args(DropBlockPosition))
+        require_drop_block(self.probability, self.size, self.kind)
+
+    def concerns(self, stage: int, *, stages: int) -> bool:
+        """Say whether stage ``stage`` (from 0) of ``stages`` has it."""
+        return stage in self.stages or stage - stages in self.stages
 
 
 @dataclass(frozen=True)
@@ -108,14 +160,47 @@ class Backbone:
     """Activation of every convolution that is not linear by definition."""
     fusion: Fusion = field(default_factory=Fusion)
     """Policy of the shortcuts."""
+    downsample: Downsample = "conv"
+    """What opens a stage: a strided convolution; or that and a 2x2 max pool side by side, brought together by
+    ``concat`` or ``add``, or kept apart (``split``: the convolution feeds the partial path, the pool the cross
+    path)."""
+    drop_block: DropBlock = field(default_factory=DropBlock)
+    """Where DropBlock stands; nowhere by default."""
+    pyramid: Pyramid = "none"
+    """How each downsampled map also sees the image: concatenated with the ``avgpool`` or ``reorg3d`` level of its
+    size, or with a 1x1 convolution of the ``avgpool`` level added (``conv_add``)."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown activation, an empty network and widths that the groups do not divide."""
+        """Refuse unknown words, an empty network and widths that do not fit."""
         require_choice("act", self.act, get_args(ActivationName))
+        require_choice("downsample", self.downsample, get_args(Downsample))
+        require_choice("pyramid", self.pyramid, get_args(Pyramid))
         if not self.stages:
             raise ValueError("stages=() is empty: a backbone has at least one stage")
         for index, stage in enumerate(self.stages):
             _require_groups(index, stage, self.block.groups)
+        _require_downsample(self)
+        _require_pyramid(self)
+        _require_stages(self.drop_block.stages, len(self.stages))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels that enter each stage, and those that leave the last."""
+        return self.stem.width, *(stage.out for stage in self.stages)
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """How many cells of the image, in each direction, a cell of each stage stands for."""
+        stem = self.stem.stride * (2 if self.stem.pool else 1)
+        return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=stem))[1:]
+
+
+def with_depths(row: Backbone, depths: Sequence[int]) -> Backbone:
+    """Return ``row`` with other numbers of blocks in its stages."""
+    if len(depths) != len(row.stages):
+        raise ValueError(f"depths={tuple(depths)} must have one number for each of the {len(row.stages)} stages")
+    stages = (replace(stage, depth=depth) for stage, depth in zip(row.stages, depths, strict=True))
+    return replace(row, stages=tuple(stages))
 
 
 def _require_positive(owner: str, **sizes: int) -> None:
@@ -129,3 +214,27 @@ def _require_groups(index: int, stage: Stage, groups: int) -> None:
     for name, width in grouped.items():
         if width % groups:
             raise ValueError(f"stages[{index}].{name}={width} is not divisible by block.groups={groups}")
+
+
+def _require_downsample(row: Backbone) -> None:
+    for index, (width, stage) in enumerate(zip(row.widths, row.stages, strict=False)):
+        if row.downsample == "add" and stage.down not in {None, width}:
+            raise ValueError(
+                f"downsample='add' cannot add the {width} channels that the pool of stages[{index}] keeps to the "
+                f"{stage.down} of its convolution"
+            )
+
+
+def _require_pyramid(row: Backbone) -> None:
+    if row.pyramid == "none":
+        return
+    if row.downsample == "split":
+        raise ValueError(f"pyramid={row.pyramid!r} has no place with downsample='split': the stage opens with two maps")
+    if any(reduction & (reduction - 1) for reduction in row.reductions):
+        raise ValueError(f"pyramid={row.pyramid!r} halves the image, but stem.stride={row.stem.stride} does not")
+
+
+def _require_stages(stages: Sequence[int], count: int) -> None:
+    for stage in stages:
+        if not -count <= stage < count:
+            raise ValueError(f"drop_block.stages={tuple(stages)} must lie in [{-count}, {count - 1}]")

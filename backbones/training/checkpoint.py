@@ -41,14 +41,19 @@ def save_checkpoint(
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    header = {_HEADER: json.dumps({"format": FORMAT, **description})}
-    _save_weights(model, fresh / MODEL, header)
+    write_weights(fresh / MODEL, model, description)
     if ema is not None:
-        _save_weights(ema, fresh / EMA, header)
+        write_weights(fresh / EMA, ema, description)
     if state is not None:
         torch.save(state, fresh / STATE)
     _flush(fresh)
     _put_in_place(fresh, folder)
+
+
+def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
+    """Write one weights file with what it says about itself in its header."""
+    header = {_HEADER: json.dumps({"format": FORMAT, **description})}
+    save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -112,10 +117,6 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} cannot be read: {reason}") from error
-
-
-def _save_weights(weights: Weights, file: Path, header: dict[str, str]) -> None:
-    save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
 
 
 def _flush(folder: Path) -> None:

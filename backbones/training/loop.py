@@ -50,6 +50,8 @@ class Run:
     save: Callable[["Run", dict[str, Evaluation], bool], None]
     """(run, evaluations by name, whether it is the best so far); called on rank 0 after each validation."""
     progress: ProgressBar
+    on_step: Callable[[float], None] = lambda _share: None
+    """Called before each step with the share of the run that is done, from 0 up to 1 (DropBlock's strength)."""
     tracker: Tracker | None = None
     """On rank 0 only."""
     ema: ModelEmaV3 | None = None
@@ -153,8 +155,9 @@ def _batches_left(run: Run) -> Iterator[Any]:
 
 
 def _set_up_step(run: Run, *, micro_batch: int) -> None:
-    """Give the step its learning rate and its own random numbers (dropout): both depend on its number alone."""
+    """Give the step its learning rate, progress and random numbers (dropout): all depend on its number alone."""
     set_lr(run.optimizer.optimizer, run.schedule(run.step + 1))
+    run.on_step(run.step / run.total_steps)
     key = (run.seed, run.step, micro_batch, run.accelerator.process_index)
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 

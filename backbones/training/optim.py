@@ -5,16 +5,32 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD
 
 from backbones.recipe import Optim
+from backbones.training.fusion_update import FusionSGD, fusion_groups
 
 
-def create_optimizer(model: nn.Module, optim: Optim, *, lr: float) -> SGD:
-    """Return SGD over all trainable parameters in two groups: with decay and without."""
+def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: int = 1, burn_in: int = 0) -> SGD:
+    """Return SGD over all trainable parameters: with decay, without, and perhaps fusion weights by darknet's rule.
+
+    Args:
+        model: the network.
+        optim: the recipe's options.
+        lr: learning rate until a schedule sets another.
+        batch_size: images of a step. This and ``burn_in`` are read by darknet's rule for fusion weights alone.
+        burn_in: steps of burn-in.
+    """
+    fusion = []
+    if optim.fusion_update == "darknet":
+        hold = optim.burnin_update
+        fusion = fusion_groups(model, batch_size=batch_size, burn_in=burn_in, burnin_update=hold)
+    known = {id(parameter) for group in fusion for parameter in group["params"]}
     decayed, others = split_parameters(model)
     groups = [
         {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [parameter for parameter in others if id(parameter) not in known], "weight_decay": 0.0},
+        *fusion,
     ]
-    return SGD([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)
+    kind = FusionSGD if fusion else SGD
+    return kind([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -20,8 +20,9 @@ from backbones.training.evaluate import Evaluation
 from backbones.training.launch import precision_name
 from backbones.training.loop import Run, require_work_left
 
-FIXED = ("model", "model_args", "batch_size", "seed")
-"""Options that decide which network it is and which images each step sees: a resumed run must keep them."""
+FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
+"""Options that decide which network it is, which images each step sees and what the optimizer carries: a resumed run
+must keep them."""
 FREE = ("output", "resume", "data_dir", "workers", "device")
 """Options that change nothing of what is computed."""
 
@@ -99,7 +100,7 @@ class Snapshots:
         state = load_state(find_checkpoint(Path(str(self.recipe.resume))))
         changed = differences(state["recipe"], self.recipe.to_dict())
         for option, (before, after) in changed.items():
-            if option.partition(".")[0] in FIXED:
+            if option in FIXED or option.partition(".")[0] in FIXED:
                 raise UserError(
                     f"--resume: the checkpoint was made with {option}={before!r}, not {after!r}; a run cannot "
                     "change that half-way. Drop the option, or start a new run."

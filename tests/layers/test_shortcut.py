@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -148,6 +150,41 @@ def test_gradients_follow_the_chain_rule_written_out(weights_type, normalization
     torch.testing.assert_close([x.grad for x in inputs], for_inputs)
 
 
+@pytest.mark.parametrize("weights_type", ["per_feature", "per_channel"])
+def test_sigmoid_shares_are_two_sigmoids_over_the_number_of_inputs(weights_type):
+    layer = WeightedShortcut((4, 4, 4), weights_type=weights_type, normalization="sigmoid")
+    torch.testing.assert_close(layer.effective_weights(), torch.full_like(layer.weight, 1 / 3))
+    torch.nn.init.constant_(layer.weight, 1.5)
+    expected = 2 / 3 / (1 + math.exp(-1.5))
+    torch.testing.assert_close(layer.effective_weights(), torch.full_like(layer.weight, expected))
+
+
+@pytest.mark.parametrize("weights_type", ["per_feature", "per_channel"])
+def test_sigmoid_gradients_are_those_of_finite_differences(weights_type):
+    layer = WeightedShortcut((3, 2), weights_type=weights_type, normalization="sigmoid").double()
+    inputs = [torch.randn(2, c, 2, 2, dtype=torch.float64) for c in (3, 2)]
+    assert torch.autograd.gradcheck(
+        lambda weight: torch.func.functional_call(layer, {"weight": weight}, tuple(inputs)),
+        torch.randn_like(layer.weight).requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("normalization", ["none", "relu", "softmax"])
+def test_the_choice_of_gradient_changes_nothing_but_the_raw_weights_gradient(normalization):
+    results = []
+    for fusion_gradient in ("true", "darknet"):
+        torch.manual_seed(0)
+        options = {"normalization": normalization, "fusion_gradient": fusion_gradient}
+        layer = WeightedShortcut((4, 2, 6), weights_type="per_channel", **options)
+        torch.nn.init.uniform_(layer.weight, -0.5, 1.5)
+        inputs = [torch.randn(2, c, 3, 3).requires_grad_() for c in (4, 2, 6)]
+        output = layer(*inputs)
+        output.square().sum().backward()
+        results.append(([output, *(x.grad for x in inputs)], layer.weight.grad))
+    assert all(torch.equal(*pair) for pair in zip(results[0][0], results[1][0], strict=True))
+    assert torch.equal(results[0][1], results[1][1]) == (normalization == "none")
+
+
 def test_unnormalized_weights_multiply_as_they_are():
     layer = WeightedShortcut((2, 2), weights_type="per_feature")
     with torch.no_grad():
@@ -186,6 +223,11 @@ def test_the_parameter_has_one_row_for_each_input(weights_type, shape):
         ({"weights_type": "per_feature", "normalization": "sofmax"}, "Did you mean softmax"),
         ({"normalization": "relu"}, "nothing to normalize"),
         ({"act": "mich"}, "Did you mean mish"),
+        ({"fusion_gradient": "darknets"}, "Did you mean darknet"),
+        (
+            {"weights_type": "per_feature", "normalization": "sigmoid", "fusion_gradient": "darknet"},
+            "no rule for normalization='sigmoid'",
+        ),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(options, message):
@@ -225,9 +267,11 @@ def test_bfloat16_maps_give_a_bfloat16_sum_and_a_float32_weight_gradient(weights
     torch.testing.assert_close(total.float(), expected, atol=0.03, rtol=0.03)
 
 
+@pytest.mark.parametrize("fusion_gradient", ["true", "darknet"])
 @pytest.mark.parametrize(("weights_type", "normalization"), [("none", "none"), ("per_channel", "softmax")])
-def test_it_compiles_to_one_graph(weights_type, normalization):
-    layer = WeightedShortcut((4, 2, 6), weights_type=weights_type, normalization=normalization, act="mish")
+def test_it_compiles_to_one_graph(weights_type, normalization, fusion_gradient):
+    options = {"weights_type": weights_type, "normalization": normalization, "fusion_gradient": fusion_gradient}
+    layer = WeightedShortcut((4, 2, 6), **options, act="mish")
     inputs = [torch.randn(2, c, 3, 3) for c in (4, 2, 6)]
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), layer(*inputs))

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.models.blocks import create_block
+from backbones.layers import Maxout
+from backbones.models.blocks import create_block, create_shortcut
 from backbones.models.spec import Block, Fusion, Stage
 
 STAGE = Stage(2, 8, 16, None, hidden=4)
@@ -39,3 +40,27 @@ def test_the_convolutions_see_the_newest_output_and_the_shortcut_adds_them_all(k
     expected = share * (block.convs(newest) + newest + padded)
     assert block.sources == 2
     torch.testing.assert_close(block(newest, oldest), expected)
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "darknet"])
+def test_maxout_takes_the_largest_and_has_no_activation(kind):
+    block = create_block(Block(kind), STAGE, [8, 6], act="mish", fusion=Fusion(), maxout=True).eval()
+    newest, oldest = torch.randn(1, 8, 3, 3), torch.randn(1, 6, 3, 3)
+    expected = torch.maximum(block.convs(newest), newest)
+    expected[:, :6] = torch.maximum(expected[:, :6], oldest)
+    torch.testing.assert_close(block(newest, oldest), expected)
+
+
+def test_what_drops_sees_the_result_of_the_shortcut():
+    block = create_block(Block("darknet"), STAGE, [8], act="mish", fusion=Fusion(), drop=nn.Hardtanh()).eval()
+    x = torch.randn(1, 8, 3, 3) * 9
+    torch.testing.assert_close(block(x), (block.convs(x) + x).clamp(-1, 1))
+
+
+def test_a_shortcut_follows_the_policy():
+    fusion = Fusion("stage", "per_feature", "softmax", gradient="darknet", burnin_update=2)
+    shortcut = create_shortcut((8, 8), fusion, act="leaky")
+    assert (shortcut.weights_type, shortcut.normalization) == ("per_feature", "softmax")
+    assert (shortcut.fusion_gradient, shortcut.burnin_update) == ("darknet", 2)
+    assert isinstance(shortcut.act, nn.LeakyReLU)
+    assert isinstance(create_shortcut((8, 8), fusion, maxout=True), Maxout)

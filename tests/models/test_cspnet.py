@@ -150,7 +150,15 @@ def test_without_classes_and_pooling_the_model_returns_its_last_map(model, image
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("csresnext50", 0), ("csresnext50_ws", 13), ("csresnext50_ws_mi2", 13), ("csdarknet53", 0)],
+    [
+        ("csresnext50", 0),
+        ("csresnext50_ws", 13),
+        ("csresnext50_ws_mi2", 13),
+        ("csresnext50sub_mo", 0),
+        ("csdarknet53", 0),
+        ("csdarknet53_ws", 23),
+        ("csdarknet53_omega_mi_db_ip", 23),
+    ],
 )
 def test_fusion_weights_do_not_decay(name, count):
     with torch.device("meta"):

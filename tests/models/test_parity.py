@@ -1,4 +1,4 @@
-"""Our four networks against darknet's: the table of layers, and every layer's numbers at 256x256."""
+"""Our twelve networks against darknet's: the table of layers, and every layer's numbers at 256x256."""
 
 import math
 from collections.abc import Iterator
@@ -10,18 +10,42 @@ import torch
 from torch import nn
 
 import backbones
-from backbones.layers import ConvNormAct, WeightedShortcut
+from backbones.layers import ConvNormAct, Maxout, WeightedShortcut
+from backbones.models import bflops
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
-CONV, SHORTCUT = "0", "14"
+CONV, MAXPOOL, SHORTCUT = "0", "3", "14"
 ACTS = {nn.Identity: "4", nn.Mish: "18"}
 SEED = 7
 RECORDS = {
     "csresnext50": ("csresnext50-omega", {"batch": 2, "gain": 1.2}),
     "csresnext50_ws": ("csresnext50-ws", {"batch": 1, "gain": 1.2}),
     "csresnext50_ws_mi2": ("csresnext50-ws-mi2", {"batch": 1, "gain": 1.2}),
+    "csresnext50_morelayers": ("csresnext50morelayers", {"batch": 1, "gain": 1.2}),
+    "csresnext50sub": ("csresnext50sub", {"batch": 1, "gain": 1.2}),
+    "csresnext50sub_mi2": ("csresnext50sub-mi2", {"batch": 1, "gain": 1.2}),
+    "csresnext50sub_mo": ("csresnext50sub-mo", {"batch": 1, "gain": 1.2}),
     "csdarknet53": ("csdarknet53-omega", {"batch": 2, "gain": 1.1}),
+    "csdarknet53_ws": ("csdarknet53-ws", {"batch": 1, "gain": 1.1}),
+    "csdarknet53_omega_mi": ("csdarknet53-omega-mi", {"batch": 1, "gain": 1.1}),
+    "csdarknet53_omega_mi_db": ("csdarknet53-omega-mi-db", {"batch": 1, "gain": 1.1}),
+    "csdarknet53_omega_mi_ip": ("csdarknet53-omega-mi-ip", {"batch": 1, "gain": 1.1}),
 }
+PUBLISHED = {
+    "csresnext50": (20_557_480, 7.933),
+    "csresnext50_ws": (20_557_506, 7.937),
+    "csresnext50_ws_mi2": (20_557_515, 7.941),
+    "csresnext50_morelayers": (23_707_816, 8.852),
+    "csresnext50sub": (23_309_992, 8.741),
+    "csresnext50sub_mi2": (23_310_027, 8.748),
+    "csresnext50sub_mo": (23_309_992, 8.743),
+    "csdarknet53": (27_642_184, 13.071),
+    "csdarknet53_ws": (27_642_230, 13.074),
+    "csdarknet53_omega_mi": (27_642_248, 13.077),
+    "csdarknet53_omega_mi_db": (27_642_248, 13.077),
+    "csdarknet53_omega_mi_ip": (27_648_392, 13.096),
+}
+"""Trainable parameters and BFLOPs, as darknet prints them."""
 every_model = pytest.mark.parametrize("name", RECORDS)
 
 
@@ -33,13 +57,18 @@ def read_table(name):
 
 
 def darknet_indices(name):
-    """Return darknet's numbers of the convolutions and shortcuts before the head."""
+    """Return darknet's numbers of the convolutions, shortcuts and maxouts before the head."""
     table, _ = read_table(name)
-    return [index for index, row in enumerate(table) if row["type"] in {CONV, SHORTCUT}][:-1]
+    return [i for i, row in enumerate(table) if row["type"] in {CONV, SHORTCUT} or is_maxout(row)][:-1]
+
+
+def is_maxout(row):
+    """Of all the max pools only maxout changes the number of channels."""
+    return row["type"] == MAXPOOL and row["in"].split("x")[2] != row["out"].split("x")[2]
 
 
 def units(model) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, ConvNormAct | WeightedShortcut))
+    return (module for module in model.modules() if isinstance(module, ConvNormAct | WeightedShortcut | Maxout))
 
 
 def watch(model, name, notice):
@@ -56,6 +85,8 @@ def geometry(tensor):
 
 def describe(module, inputs, output, outputs):
     """Say about one of our units what darknet's table says."""
+    if isinstance(module, Maxout):
+        return {"type": MAXPOOL, "in": geometry(torch.cat(inputs, 1)), "out": geometry(output), "size": "1"}
     common = {
         "in": geometry(inputs[0]),
         "out": geometry(output),
@@ -101,6 +132,35 @@ def test_every_convolution_and_shortcut_is_the_one_of_darknets_table(name):
     assert order == darknet_indices(name), "modules() must follow darknet's order"
 
 
+def test_each_maxout_takes_what_darknets_route_concatenates():
+    name = "csresnext50sub_mo"
+    with torch.device("meta"):
+        model = backbones.create_model(name)
+    table, _ = read_table(name)
+    outputs, routes = {}, []
+
+    def compare(index, module, inputs, output):
+        if isinstance(module, Maxout):
+            sources = [next(k for k, seen in outputs.items() if seen is x) for x in inputs]
+            routes.append("".join(f"{k}," for k in sources) == table[index - 1]["from"])
+        outputs[index] = output
+
+    watch(model, name, compare)
+    model(torch.empty(1, 3, 256, 256, device="meta"))
+    assert routes == [True] * 4
+
+
+@every_model
+def test_parameters_and_bflops_are_those_darknet_prints(name):
+    with torch.device("meta"):
+        model = backbones.create_model(name)
+    parameters, operations = PUBLISHED[name]
+    _, totals = read_table(name)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert round(bflops(model), 3) == operations
+    assert abs(bflops(model) - float(totals["bflops"])) < 2e-6  # darknet adds up in float32
+
+
 @every_model
 def test_the_totals_are_those_of_darknets_table(name):
     with torch.device("meta"):
@@ -122,6 +182,8 @@ def uniform(random, low, high, shape):
 def fill(module, index, gain):
     """Draw the parameters of darknet's layer ``index`` as the recording did."""
     random = np.random.RandomState([SEED, index])
+    if isinstance(module, Maxout):
+        return
     if isinstance(module, WeightedShortcut):
         if module.weight is not None:
             module.weight.copy_(uniform(random, 0.25, 1.75, module.weight.shape))

@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem
+from backbones.models.spec import Backbone, Block, DropBlock, Fusion, Stage, Stem, with_depths
 
 
 def test_block_fusion_always_adds_one_earlier_output():
@@ -15,6 +15,42 @@ def test_stage_fusion_adds_all_earlier_outputs_at_the_last_block():
 
 def test_stage_fusion_of_a_single_block_has_nothing_more_to_add():
     assert Fusion("stage").sources(0, depth=1) == 1
+
+
+def test_dense_fusion_adds_all_earlier_outputs_at_every_block():
+    assert [Fusion("dense").sources(block, depth=4) for block in range(4)] == [1, 2, 3, 4]
+
+
+def test_extra_fusion_leaves_the_blocks_as_they_are():
+    assert [Fusion("extra").sources(block, depth=4) for block in range(4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "blocks"),
+    [
+        (Fusion(), [False] * 4),
+        (Fusion("stage", maxout="stage"), [False, False, True, False]),
+        (Fusion("extra", maxout="stage"), [False, False, False, True]),
+        (Fusion(maxout="all"), [True] * 4),
+    ],
+)
+def test_maxout_stands_at_the_end_of_the_stage_or_everywhere(fusion, blocks):
+    assert [fusion.is_maxout(block, depth=3) for block in range(4)] == blocks
+
+
+def test_drop_block_counts_stages_from_either_end():
+    assert [DropBlock((0, -1)).concerns(stage, stages=4) for stage in range(4)] == [True, False, False, True]
+
+
+def test_depths_replace_the_number_of_blocks_of_each_stage(tiny_row):
+    row = with_depths(tiny_row, [5, 1])
+    assert [stage.depth for stage in row.stages] == [5, 1]
+    assert with_depths(row, [3, 2]) == tiny_row
+
+
+def test_widths_and_reductions_follow_from_the_row(tiny_row):
+    assert tiny_row.widths == (4, 8, 16)
+    assert tiny_row.reductions == (4, 8)
 
 
 def test_rows_cannot_be_changed_and_compare_by_value(tiny_row):
@@ -36,6 +72,10 @@ def test_rows_cannot_be_changed_and_compare_by_value(tiny_row):
         (lambda: Fusion("stages"), "fusion.inputs='stages'.*Did you mean stage"),
         (lambda: Fusion(weights="per_chanel"), "Did you mean per_channel"),
         (lambda: Fusion(normalization="softmax"), "nothing to normalize"),
+        (lambda: Fusion(maxout="stages"), "fusion.maxout='stages'.*Did you mean stage"),
+        (lambda: Fusion(gradient="cuda"), "fusion_gradient='cuda' is not one of true, darknet"),
+        (lambda: DropBlock(position="end"), "drop_block.position='end'"),
+        (lambda: DropBlock(size=0), "drop_block.block_size=0 must be at least 1"),
         (lambda: Backbone(Stem(4, kernel=3), Block("darknet"), ()), r"stages=\(\) is empty"),
     ],
 )

@@ -3,12 +3,13 @@ import torch
 from torch import nn
 
 from backbones.layers import ConvNormAct
-from backbones.models.spec import Block, Fusion, Stage, Stem
+from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem
 from backbones.models.stages import ConvStem, CrossStage
 
 
-def build(stage, fusion=None, in_channels=6):
-    return CrossStage(in_channels, stage, block=Block("darknet"), act="mish", fusion=fusion or Fusion()).eval()
+def build(stage, fusion=None, in_channels=6, **fields):
+    row = Backbone(Stem(in_channels, kernel=3), Block("darknet"), (stage,), fusion=fusion or Fusion(), **fields)
+    return CrossStage(row, 0).eval()
 
 
 @pytest.mark.parametrize(("pool", "expected"), [(False, (5, 4)), (True, (3, 2))])
@@ -19,7 +20,9 @@ def test_the_stem_rounds_odd_sizes_up(pool, expected):
 
 def test_the_parts_of_a_stage_are_defined_in_darknets_order():
     names = [name for name, _ in build(Stage(1, 4, 8, 6)).named_children()]
-    assert names == ["downsample", "cross", "entry", "blocks", "transition", "merge"]
+    assert names == ["downsample", "cross", "entry", "blocks", "drop", "transition", "merge"]
+    names = [name for name, _ in build(Stage(1, 4, 8, 6), Fusion("extra"), pyramid="conv_add").named_children()]
+    assert names == ["downsample", "join", "cross", "entry", "blocks", "fuse", "drop", "transition", "merge"]
 
 
 def test_a_stage_without_downsample_keeps_the_resolution_and_takes_its_input_as_it_is():

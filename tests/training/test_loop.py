@@ -14,6 +14,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+from backbones.layers import DropBlock2d, set_drop_block_progress
 from backbones.recipe import Optim, Recipe
 from backbones.training.loop import Run, fit, train_epoch
 from backbones.training.optim import create_optimizer
@@ -140,6 +141,39 @@ def test_a_run_that_stops_at_any_step_and_goes_on_is_the_same_run(stop):
     second.optimizer.load_state_dict(first.optimizer.state_dict())
     fit(second)
     assert same(weights(straight), weights(second))
+
+
+def test_each_step_is_told_the_share_of_the_run_that_is_done_also_after_a_stop():
+    shares = []
+    run = make_run(micro_batches=2, total_steps=4, on_step=shares.append)
+    fit(run)
+    assert shares == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    shares.clear()
+    fit(make_run(total_steps=4, step=2, on_step=shares.append))
+    assert shares == [0.5, 0.75]
+
+
+def test_a_resumed_run_goes_on_with_drop_blocks_strength():
+    def make(**fields):
+        model = nn.Sequential(DropBlock2d(0.5, 3), network())
+        return make_run(model, on_step=lambda share: set_drop_block_progress(model, share), **fields)
+
+    straight = make()
+    fit(straight)
+    first = make()
+    first.val_interval, first.save = 1, stop_here
+    with pytest.raises(InterruptedError):
+        fit(first)
+    assert first.step == STEPS_PER_EPOCH
+    second = make(step=first.step)
+    second.plain_model.load_state_dict(first.plain_model.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    fit(second)
+    assert same(weights(straight), weights(second))
+
+
+def stop_here(_run, _evaluations, _is_best):
+    raise InterruptedError
 
 
 def drawn(**fields) -> list[float]:

@@ -1,0 +1,113 @@
+"""What each input contributes to each shortcut of a network, measured on one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.darknet.cfg import IMAGE
+from backbones.darknet.trace import trace
+from backbones.layers import WeightedShortcut
+
+DEAD_RAW = 0.001
+"""A relu weight at or below this has no share of its own."""
+DEAD_EFFECTIVE = 0.01
+"""An effective weight below this changes nothing."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One input of one shortcut; ``per_channel`` weights are given as means over the channels."""
+
+    layer: int
+    """Darknet's number of the shortcut."""
+    module: str
+    """Its name in the network."""
+    input: int
+    """0 is the layer just before."""
+    source: int
+    """Darknet's number of the layer that the input comes from; -1 is the image."""
+    raw: float | None
+    """The parameter; None where the shortcut has none."""
+    effective: float
+    """What the input is multiplied by."""
+    share: float
+    """Part of the sum of magnitudes that comes from this input, on the batch."""
+    dead: bool
+    """The input no longer takes part, in any channel."""
+
+
+@torch.no_grad()
+def fusion_report(model: nn.Module, images: Tensor) -> list[Branch]:
+    """Run one batch and describe every input of every shortcut, in darknet's order.
+
+    Raises:
+        UserError: darknet could not have such a network, so that its layers have no numbers.
+    """
+    traced = trace(model)
+    magnitudes: dict[nn.Module, list[float]] = {}
+
+    def measure(module: Any, inputs: Sequence[Tensor], _output: Tensor) -> None:
+        magnitudes[module] = _magnitudes(module, inputs)
+
+    shortcuts = [module for module in model.modules() if isinstance(module, WeightedShortcut)]
+    hooks = [module.register_forward_hook(measure) for module in shortcuts]
+    was_training = model.training
+    model.eval()(images)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return [
+        branch
+        for layer, (module, name) in enumerate(zip(traced.modules, traced.names, strict=True))
+        if isinstance(module, WeightedShortcut)
+        for branch in _branches(layer, name, module, _sources(traced.cfg.layers, layer), magnitudes[module])
+    ]
+
+
+def _sources(layers: Sequence[Any], layer: int) -> list[int]:
+    named = [source + layer if source < 0 else source for source in layers[layer]["from"]]
+    return [layer - 1 if layer else IMAGE, *named]
+
+
+def _branches(
+    layer: int, name: str, module: WeightedShortcut, sources: Sequence[int], magnitudes: Sequence[float]
+) -> list[Branch]:
+    shares = module.effective_weights()
+    total = sum(magnitudes) or 1.0
+    return [
+        Branch(
+            layer=layer,
+            module=name,
+            input=index,
+            source=source,
+            raw=None if module.weight is None else module.weight[index].mean().item(),
+            effective=1.0 if shares is None else shares[index].mean().item(),
+            share=magnitudes[index] / total,
+            dead=_is_dead(module, shares, index),
+        )
+        for index, source in enumerate(sources)
+    ]
+
+
+def _is_dead(module: WeightedShortcut, shares: Tensor | None, index: int) -> bool:
+    if module.weight is None or shares is None:
+        return False
+    silent = shares[index].abs() < DEAD_EFFECTIVE
+    if module.normalization == "relu":
+        silent |= module.weight[index] <= DEAD_RAW
+    return bool(silent.all())
+
+
+def _magnitudes(module: WeightedShortcut, inputs: Sequence[Tensor]) -> list[float]:
+    """Return the mean magnitude of each weighted input over the output's cells."""
+    width = inputs[0].shape[1]
+    shares = module.effective_weights()
+    found = []
+    for index, x in enumerate(inputs):
+        part = x[:, :width].abs().mean((0, 2, 3))
+        factors = 1.0 if shares is None else shares[index].abs().expand(width)[: len(part)]
+        found.append((part * factors).sum().item() / width)
+    return found

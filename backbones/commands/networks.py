@@ -1,0 +1,48 @@
+"""A network by the name that a user gives: one of `list_models`, any of timm, or a darknet .cfg file."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones import create_model
+from backbones.darknet.cfg import read_cfg
+from backbones.darknet.network import load_cfg
+from backbones.darknet.plan import Layer, plan
+from backbones.darknet.trace import trace
+from backbones.errors import UserError
+
+
+def is_cfg(name: str) -> bool:
+    """Tell whether ``name`` is a cfg file rather than the name of a model."""
+    return name.endswith(".cfg")
+
+
+def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
+    """Build a network; ``num_classes`` None takes what it has by itself.
+
+    Raises:
+        UserError: nobody knows the name, or the cfg is wrong or has another number of classes.
+    """
+    if is_cfg(name):
+        return load_cfg(name, num_classes=num_classes, **options)
+    return (
+        create_model(name, **options) if num_classes is None else create_model(name, num_classes=num_classes, **options)
+    )
+
+
+def layers_of(name: str, *, size: int | None = None) -> tuple[Layer, ...]:
+    """Return the layers of a network as darknet would have them, without its weights.
+
+    Raises:
+        UserError: as for `create_network`, or darknet could not have such a network.
+    """
+    return plan(read_cfg(name) if is_cfg(name) else trace(_named(name)).cfg, size=size)
+
+
+def _named(name: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return create_model(name)
+    except UserError as error:
+        raise UserError(f"{error} A darknet network is named by its file, as path/to/network.cfg.") from None

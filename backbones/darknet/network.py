@@ -1,0 +1,363 @@
+"""A trainable network from any classifier's cfg: one small module for each section, called in order."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.darknet.activation import darknet_activation
+from backbones.darknet.cfg import IMAGE, Cfg, Section, read_cfg
+from backbones.darknet.plan import (
+    Layer,
+    blur_geometry,
+    class_count,
+    classifier_layer,
+    logits_layer,
+    padding,
+    plan,
+    pool_geometry,
+    require_classes,
+)
+from backbones.errors import UserError
+from backbones.layers import FusionGradient, WeightedShortcut, darknet_uniform_
+from backbones.layers.choice import require_choice
+from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.maxout import maxout
+from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
+from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
+from backbones.layers.shortcut import FLOOR
+
+
+def load_cfg(
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    relu_floor: float = FLOOR,
+    fusion_gradient: FusionGradient = "true",
+) -> "DarknetNetwork":
+    """Build the network that a .cfg describes, with darknet's initial weights.
+
+    Args:
+        path: the file.
+        num_classes: outputs that the network must have; None takes what the cfg says.
+        relu_floor: see `WeightedShortcut`; 0 is what darknet's CPU code computes.
+        fusion_gradient: see `WeightedShortcut`; ``darknet`` trains fusion weights as darknet's GPU code does.
+
+    Raises:
+        UserError: the cfg is not understood or cannot be built; one line names file, line and option.
+    """
+    network = DarknetNetwork(read_cfg(path), relu_floor=relu_floor, fusion_gradient=fusion_gradient)
+    if num_classes is not None:
+        require_classes(network.plan, num_classes)
+    return network
+
+
+class DarknetNetwork(nn.Module):
+    """A network in darknet's words: a list of layers, each of which reads earlier ones.
+
+    ``layers[i]`` is darknet's layer i, so its parameters stand in the order of a ``.weights`` file. The forward pass
+    ends before ``[softmax]`` and ``[cost]``, with logits for a cross-entropy; `outputs` runs those, too.
+
+    Args:
+        cfg: what to build.
+        relu_floor: see `WeightedShortcut`.
+        fusion_gradient: see `WeightedShortcut`.
+
+    Shape:
+        (N, channels, H, W) -> (N, num_classes), or the last feature map of a network without a classifier. H and W
+        are free unless a ``[connected]`` fixes them.
+    """
+
+    def __init__(self, cfg: Cfg, *, relu_floor: float = FLOOR, fusion_gradient: FusionGradient = "true") -> None:
+        super().__init__()
+        require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
+        self.cfg = cfg
+        self.plan = plan(cfg)
+        self.num_classes = class_count(self.plan)
+        self.layers = nn.ModuleList(_BUILDERS[layer.kind](layer) for layer in self.plan)
+        self._last = logits_layer(self.plan)
+        self._last_use = {index: layer.index for layer in self.plan for index in layer.inputs}
+        for module in self.layers:
+            if isinstance(module, WeightedShortcut):
+                module.floor = relu_floor
+                module.fusion_gradient = fusion_gradient
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """Describe the input for timm: RGB in [0, 1] at the size of the cfg."""
+        net = self.cfg.net
+        size = (net["channels"], net["height"], net["width"])
+        return {"input_size": size, "interpolation": "bilinear", "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        kept = {IMAGE: x}
+        for layer, module in zip(self.plan[: self._last + 1], self.layers, strict=False):
+            kept[layer.index] = module(*(kept[index] for index in layer.inputs))
+            for index in {layer.index - 1, *layer.inputs}:
+                if self._last_use.get(index, IMAGE) <= layer.index:
+                    kept.pop(index, None)
+            x = kept[layer.index]
+        return x.flatten(1) if x.dim() == 4 and x.shape[2:] == (1, 1) else x
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """Return what every layer computes, softmax and all."""
+        found = {IMAGE: x}
+        for layer, module in zip(self.plan, self.layers, strict=True):
+            found[layer.index] = module(*(found[index] for index in layer.inputs))
+        return [found[layer.index] for layer in self.plan]
+
+    def get_classifier(self) -> nn.Module:
+        """Return the layer that computes the logits."""
+        return self.layers[classifier_layer(self.plan).index]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001  (timm's signature)
+        """Refuse: a cfg has no stages that could be computed again."""
+        if enable:
+            raise UserError("grad_checkpointing: a network from a cfg cannot do that; leave the option out.")
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the fusion weights: they must not decay."""
+        shortcuts = [(name, module) for name, module in self.named_modules() if isinstance(module, WeightedShortcut)]
+        return {f"{name}.weight" for name, module in shortcuts if module.weight is not None}
+
+
+class Convolution(nn.Module):
+    """Darknet's ``[convolutional]`` with all its options.
+
+    Shape:
+        (N, C, H, W) -> (N, filters, H', W')
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        section, filters = layer.section, layer.section["filters"]
+        strides = (section["stride_y"] or section["stride"], section["stride_x"] or section["stride"])
+        smooth, norm = section["antialiasing"], section["batch_normalize"]
+        self.conv = nn.Conv2d(
+            layer.input.channels,
+            filters,
+            section["size"],
+            1 if smooth else strides,
+            padding=padding(section) * section["dilation"],
+            dilation=section["dilation"],
+            groups=section["groups"],
+            bias=not norm,
+        )
+        self.bn = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.01) if norm else None
+        self.act = darknet_activation(section["activation"])
+        self.blur = Blur(section, strides) if smooth else None
+        _initialize(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalize, activate, blur."""
+        x = self.conv(x)
+        x = self.act(x if self.bn is None else self.bn(x))
+        return x if self.blur is None else self.blur(x)
+
+
+class Connected(nn.Module):
+    """Darknet's ``[connected]``: a fully connected layer.
+
+    Shape:
+        (N, C, H, W) -> (N, output, 1, 1)
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        outputs, norm = layer.section["output"], layer.section["batch_normalize"]
+        self.fc = nn.Linear(layer.input.cells, outputs, bias=not norm)
+        self.bn = nn.BatchNorm1d(outputs, eps=1e-5, momentum=0.01) if norm else None
+        self.act = darknet_activation(layer.section["activation"])
+        _initialize(self.fc)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply, normalize, activate."""
+        x = self.fc(x.flatten(1))
+        return self.act(x if self.bn is None else self.bn(x))[:, :, None, None]
+
+
+class Blur(nn.Module):
+    """The strided blur of ``antialiasing``: (1 2 1)² / 16, or the mean of 2x2 cells with ``antialiasing=2``.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H', W')
+    """
+
+    def __init__(self, section: Section, strides: tuple[int, int]) -> None:
+        super().__init__()
+        size, self.padding = blur_geometry(section)
+        row = torch.tensor([1.0, 1.0] if size == 2 else [1.0, 2.0, 1.0])
+        kernel = torch.outer(row, row) / row.sum() ** 2
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.strides = strides
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur each channel."""
+        channels = x.shape[1]
+        kernel = self.get_buffer("kernel").to(x.dtype).expand(channels, 1, -1, -1)
+        return F.conv2d(x, kernel, stride=self.strides, padding=self.padding, groups=channels)
+
+
+class Route(nn.Module):
+    """Darknet's ``[route]``: concatenation, or one of several groups of each source.
+
+    Shape:
+        (N, C_j, H, W) for each j -> (N, sum of C_j / groups, H, W)
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.groups, self.group = layer.section["groups"], layer.section["group_id"]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Join the inputs."""
+        if self.groups > 1:
+            inputs = tuple(x.chunk(self.groups, 1)[self.group] for x in inputs)
+        return inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+
+
+class ScaleChannels(nn.Module):
+    """``[scale_channels]``: the source times the previous layer, one number for each channel (or each cell).
+
+    Shape:
+        (N, C, 1, 1) or (N, 1, H, W), (N, C, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.act = darknet_activation(layer.section["activation"])
+
+    def forward(self, scales: Tensor, x: Tensor) -> Tensor:
+        """Multiply and activate; ``[sam]`` is the same for two maps of one shape."""
+        return self.act(x * scales)
+
+
+class Upsample(nn.Module):
+    """``[upsample]``: repeat each cell, or with a negative stride add up blocks; times ``scale``.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H * stride, W * stride), or (N, C, H / -stride, W / -stride)
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.stride, self.scale = layer.section["stride"], layer.section["scale"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Change the size."""
+        if self.stride > 0:
+            return self.scale * F.interpolate(x, scale_factor=self.stride, mode="nearest")
+        return self.scale * F.avg_pool2d(x, -self.stride, divisor_override=1)
+
+
+class Softmax(nn.Module):
+    """``[softmax]``: probabilities within each of ``groups`` runs of numbers.
+
+    Shape:
+        (N, ...) -> (N, K)
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.groups, self.temperature = layer.section["groups"], layer.section["temperature"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize each group."""
+        grouped = x.flatten(1).unflatten(1, (self.groups, -1)) / self.temperature
+        return grouped.softmax(2).flatten(1)
+
+
+class Calculation(nn.Module):
+    """A layer without state.
+
+    Shape:
+        that of ``function``
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *arguments: int) -> None:
+        super().__init__()
+        self.function = function
+        self.arguments = arguments
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function."""
+        return self.function(x, *self.arguments)
+
+    def extra_repr(self) -> str:
+        """Show the function."""
+        return f"{self.function.__name__}{self.arguments}"
+
+
+def global_average(x: Tensor) -> Tensor:
+    """Average over height and width.
+
+    Shape:
+        (N, C, H, W) -> (N, C, 1, 1)
+    """
+    return x.mean((2, 3), keepdim=True)
+
+
+def _maxpool(layer: Layer) -> nn.Module:
+    section = layer.section
+    if section["maxpool_depth"]:
+        return Calculation(maxout, section["out_channels"])
+    size, stride, pad = pool_geometry(section)
+    if section["antialiasing"]:
+        return nn.Sequential(DarknetMaxPool2d(size, 1, pad), Blur(section, (stride, stride)))
+    return DarknetMaxPool2d(size, stride, pad)
+
+
+def _shortcut(layer: Layer) -> nn.Module:
+    section = layer.section
+    weights = section["weights_type"]
+    module = WeightedShortcut(
+        layer.input_channels,
+        weights_type=weights,
+        normalization="none" if weights == "none" else section["weights_normalization"],
+        burnin_update=section["burnin_update"],
+    )
+    module.act = darknet_activation(section["activation"])
+    return module
+
+
+def _dropout(layer: Layer) -> nn.Module:
+    section = layer.section
+    if not section["dropblock"]:
+        return nn.Dropout(section["probability"])
+    absolute, relative = section["dropblock_size_abs"], section["dropblock_size_rel"]
+    return DropBlock2d(section["probability"], absolute or 7, relative_size=None if absolute else relative or None)
+
+
+def _reorg(layer: Layer) -> nn.Module:
+    forward, backward = {"reorg": (reorg, inverse_reorg3d), "reorg3d": (reorg3d, reversed_reorg3d)}[layer.kind]
+    return Calculation(backward if layer.section["reverse"] else forward, layer.section["stride"])
+
+
+def _initialize(module: nn.Conv2d | nn.Linear) -> None:
+    darknet_uniform_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+_BUILDERS: dict[str, Callable[[Layer], nn.Module]] = {
+    "convolutional": Convolution,
+    "maxpool": _maxpool,
+    "local_avgpool": lambda layer: LocalAvgPool2d(*pool_geometry(layer.section)),
+    "avgpool": lambda _layer: Calculation(global_average),
+    "route": Route,
+    "shortcut": _shortcut,
+    "reorg": _reorg,
+    "reorg3d": _reorg,
+    "dropout": _dropout,
+    "scale_channels": ScaleChannels,
+    "sam": ScaleChannels,
+    "upsample": Upsample,
+    "connected": Connected,
+    "batchnorm": lambda layer: nn.BatchNorm2d(layer.input.channels, eps=1e-5, momentum=0.01),
+    "softmax": Softmax,
+    "cost": lambda _layer: nn.Identity(),
+}

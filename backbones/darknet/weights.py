@@ -1,0 +1,245 @@
+"""The .weights codec: a header, then every layer's float32 numbers in darknet's order, no more and no less."""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbones.darknet.labels import CLASSES, ClassOrder, to_darknet, to_sorted
+from backbones.darknet.network import Connected, Convolution
+from backbones.darknet.trace import Traced, trace
+from backbones.errors import UserError
+from backbones.layers import ConvNormAct, WeightedShortcut
+from backbones.layers.choice import require_choice
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the numbers."""
+
+    major: int = 0
+    minor: int = 2
+    revision: int = 5
+    seen: int = 0
+    """Images that the network was trained on."""
+
+    @property
+    def wide(self) -> bool:
+        """Tell whether ``seen`` takes 64 bits: since version 0.2."""
+        return self.major * 10 + self.minor >= 2
+
+    @property
+    def transposed(self) -> bool:
+        """Tell whether the matrices of connected layers stand transposed, as in some very old files."""
+        return self.major > 1000 or self.minor > 1000
+
+    def to_bytes(self) -> bytes:
+        """Return the header as it stands in the file."""
+        return struct.pack("<iii" + ("Q" if self.wide else "I"), self.major, self.minor, self.revision, self.seen)
+
+
+def load_weights(
+    model: nn.Module, path: str | Path, class_order: ClassOrder = "darknet", cutoff: int | None = None
+) -> Header:
+    """Fill a network from a .weights file and return the file's header.
+
+    The header is also kept in ``model.darknet_header``, so that `save_weights` writes the same bytes again.
+
+    Args:
+        model: one of our backbones, or a network from a cfg.
+        path: the file.
+        class_order: the order of a 1000-class classifier in the file; the network has it in sorted order. Other
+            classifiers are taken as they are.
+        cutoff: the file holds the first ``cutoff`` layers only, as ``darknet partial`` writes them; the rest of the
+            network stays as it is.
+
+    Raises:
+        UserError: the file is missing, has another length than the network needs, or holds numbers that are not
+            finite or a variance that is negative. The network is then unchanged.
+    """
+    require_choice("class_order", class_order, ("darknet", "sorted"))
+    file = Path(path)
+    header, start = read_header(file)
+    traced = trace(model)
+    slots = list(_slots(traced, cutoff))
+    _require_length(file, start, slots, traced)
+    numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
+    parts = numbers.split([slot.tensor.numel() for slot in slots])
+    _require_sound(file, slots, parts)
+    for slot, part in zip(slots, parts, strict=True):
+        slot.fill(part, class_order, transposed=header.transposed)
+    model.darknet_header = header  # type: ignore[assignment]
+    return header
+
+
+def save_weights(
+    model: nn.Module,
+    path: str | Path,
+    class_order: ClassOrder = "darknet",
+    cutoff: int | None = None,
+    *,
+    header: Header | None = None,
+) -> None:
+    """Write a network to a .weights file that darknet reads.
+
+    Args:
+        model: one of our backbones, or a network from a cfg.
+        path: the file to write.
+        class_order: the order in which a 1000-class classifier is written.
+        cutoff: write the first ``cutoff`` layers only.
+        header: None: the one the network was loaded with, else version 0.2.5 with no images seen.
+
+    Raises:
+        UserError: the network is none that darknet could have, or a number is not finite.
+    """
+    require_choice("class_order", class_order, ("darknet", "sorted"))
+    first = header or getattr(model, "darknet_header", None) or Header()
+    slots = list(_slots(trace(model), cutoff))
+    parts = [slot.numbers(class_order, transposed=first.transposed) for slot in slots]
+    _require_sound(Path(path), slots, parts)
+    with Path(path).open("wb") as file:
+        file.write(first.to_bytes())
+        for part in parts:
+            file.write(part.numpy().astype("<f4").tobytes())
+
+
+def read_header(file: Path) -> tuple[Header, int]:
+    """Return the header of a .weights file, and where its numbers begin.
+
+    Raises:
+        UserError: there is no such file, or it is too short for a header.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no weights file {file}")
+    with file.open("rb") as stream:
+        start = stream.read(20)
+    if len(start) < 16:
+        raise UserError(f"{file} has {len(start)} bytes: that is no .weights file")
+    major, minor, revision = struct.unpack("<iii", start[:12])
+    wide = Header(major, minor, revision).wide
+    if wide and len(start) < 20:
+        raise UserError(f"{file} has {len(start)} bytes: that is no .weights file")
+    (seen,) = struct.unpack("<Q" if wide else "<I", start[12 : 20 if wide else 16])
+    return Header(major, minor, revision, seen), 20 if wide else 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A tensor of the network and where it belongs."""
+
+    layer: int
+    name: str
+    """Darknet's name of it."""
+    tensor: Tensor
+    classes: bool = False
+    """Its rows are the 1000 classes."""
+    matrix: bool = False
+    """It is the matrix of a connected layer."""
+
+    @torch.no_grad()
+    def fill(self, numbers: Tensor, class_order: ClassOrder, *, transposed: bool) -> None:
+        shape = self.tensor.shape
+        values = numbers.view(shape[1], shape[0]).T if transposed and self.matrix else numbers.view(shape)
+        self.tensor.copy_(to_sorted(values) if self.classes and class_order == "darknet" else values)
+
+    @torch.no_grad()
+    def numbers(self, class_order: ClassOrder, *, transposed: bool) -> Tensor:
+        values = self.tensor.detach().cpu().float()
+        values = to_darknet(values) if self.classes and class_order == "darknet" else values
+        return (values.T if transposed and self.matrix else values).contiguous()
+
+
+def _slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
+    """Yield every tensor in the order of the file."""
+    if cutoff is not None and not 1 <= cutoff <= len(traced.modules):
+        raise UserError(f"cutoff={cutoff} must lie in [1, {len(traced.modules)}], the layers of the network")
+    last = max((index for index, module in enumerate(traced.modules) if _tensors(module)), default=0)
+    for index, module in enumerate(traced.modules[:cutoff]):
+        for name, tensor in _tensors(module):
+            classes = index == last and name in ("biases", "weights") and tensor.shape[0] == CLASSES
+            yield _Slot(index, name, tensor, classes, matrix=isinstance(module, Connected) and name == "weights")
+
+
+_Tensors = list[tuple[str, Tensor]]
+
+
+def _tensors(module: nn.Module | None) -> _Tensors:
+    """Return (darknet's name, tensor) of one layer in the order of the file."""
+    return next((tensors(module) for kinds, tensors in _ORDERS if isinstance(module, kinds)), [])
+
+
+def _convolution(module: ConvNormAct | Convolution) -> _Tensors:
+    shift = [("biases", _bias(module.conv))] if module.bn is None else _norm(module.bn)
+    return [*shift, ("weights", module.conv.weight)]
+
+
+def _connected(module: Connected) -> _Tensors:
+    shift, *others = [("biases", _bias(module.fc))] if module.bn is None else _norm(module.bn)
+    return [shift, ("weights", module.fc.weight), *others]
+
+
+def _classifier(module: nn.Linear) -> _Tensors:
+    return [("biases", _bias(module)), ("weights", module.weight)]
+
+
+def _shortcut(module: WeightedShortcut) -> _Tensors:
+    return [] if module.weight is None else [("weights", module.weight)]
+
+
+def _norm(norm: nn.Module) -> _Tensors:
+    if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+        raise UserError("a fused network has no .weights form: load and save it before fuse()")
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    return [("biases", norm.bias), ("scales", norm.weight), ("rolling_mean", mean), ("rolling_variance", variance)]
+
+
+_ORDERS: tuple[tuple[Any, Callable[[Any], _Tensors]], ...] = (
+    ((ConvNormAct, Convolution), _convolution),
+    (Connected, _connected),
+    (WeightedShortcut, _shortcut),
+    (nn.Linear, _classifier),
+    (nn.BatchNorm2d, _norm),
+)
+
+
+def _bias(module: Any) -> Tensor:
+    if module.bias is None:
+        raise UserError("a classifier without a bias has no .weights form")
+    return module.bias
+
+
+def _require_length(file: Path, start: int, slots: list[_Slot], traced: Traced) -> None:
+    """Compare sizes before anything is read."""
+    found, expected = file.stat().st_size, start + 4 * sum(slot.tensor.numel() for slot in slots)
+    if found == expected:
+        return
+    message = f"{file} has {found:,} bytes, but this network needs exactly {expected:,}"
+    if (layers := _cut_off_at(found - start, traced)) is not None:
+        message += f"; it ends after layer {layers - 1}: if it is a partial file, say cutoff={layers}"
+    raise UserError(f"{message}.")
+
+
+def _cut_off_at(size: int, traced: Traced) -> int | None:
+    """Return the number of layers that exactly fill ``size`` bytes."""
+    total = 0
+    for index, module in enumerate(traced.modules, 1):
+        total += 4 * sum(tensor.numel() for _, tensor in _tensors(module))
+        if total == size and _tensors(module):
+            return index
+    return None
+
+
+def _require_sound(file: Path, slots: list[_Slot], parts: Any) -> None:
+    """Refuse numbers that no network has; negative variances mean that the numbers belong to other layers."""
+    for slot, part in zip(slots, parts, strict=True):
+        if not bool(part.isfinite().all()):
+            raise UserError(f"{file}: layer {slot.layer} has {slot.name} that are not finite numbers.")
+        if slot.name == "rolling_variance" and bool((part < 0).any()):
+            raise UserError(f"{file}: layer {slot.layer} has negative variances: these are weights of another network.")

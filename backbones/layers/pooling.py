@@ -1,0 +1,103 @@
+"""Pooling with darknet's windows: the padding is shared out left and right, cells outside never count."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
+    """Take the largest valid cell of each window: darknet's ``[maxpool]``.
+
+    Window i covers the cells from ``i * stride - padding // 2`` on, so ``padding`` is the total of both sides: 2/2
+    rounds odd sizes up, an odd size at stride 1 keeps the size, and 4/4 starts one cell outside.
+
+    Args:
+        x: feature maps.
+        size: height and width of a window.
+        stride: step between windows; ``size`` if None.
+        padding: cells added to height and to width; ``size - 1`` if None. 0 leaves out cells that fill no window.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
+
+    Raises:
+        ValueError: sizes below 1, more padding than windows can reach over, or a map smaller than one window.
+    """
+    stride, padding = _geometry(size, stride, padding)
+    return F.max_pool2d(_framed(x, size, stride, padding, fill=-torch.inf), size, stride)
+
+
+def local_avg_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
+    """Average the valid cells of each window: darknet's ``[local_avgpool]``.
+
+    Same windows as `darknet_max_pool2d`; a window at the edge divides by the cells that it has.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
+    """
+    stride, padding = _geometry(size, stride, padding)
+    framed = _framed(x, size, stride, padding, fill=0.0)
+    if framed is x:
+        return F.avg_pool2d(x, size, stride)
+    valid = _framed(torch.ones_like(x[:1, :1]), size, stride, padding, fill=0.0)
+    total, cells = (F.avg_pool2d(part, size, stride, divisor_override=1) for part in (framed, valid))
+    return total / cells
+
+
+class DarknetMaxPool2d(nn.Module):
+    """`darknet_max_pool2d` as a module.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
+    """
+
+    def __init__(self, size: int, stride: int | None = None, padding: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.stride, self.padding = _geometry(size, stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the largest cell of each window."""
+        return darknet_max_pool2d(x, self.size, self.stride, self.padding)
+
+    def extra_repr(self) -> str:
+        """Show the windows in ``print(model)``."""
+        return f"{self.size}, stride={self.stride}, padding={self.padding}"
+
+
+class LocalAvgPool2d(DarknetMaxPool2d):
+    """`local_avg_pool2d` as a module.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average the cells of each window."""
+        return local_avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+def _geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, int]:
+    stride = size if stride is None else stride
+    padding = size - 1 if padding is None else padding
+    if size < 1 or stride < 1:
+        raise ValueError(f"pooling size={size}, stride={stride} must be at least 1")
+    if not 0 <= padding <= 2 * size - 2:
+        raise ValueError(f"pooling padding={padding} must lie in [0, {2 * size - 2}]: a window would hold no cell")
+    return stride, padding
+
+
+def _framed(x: Tensor, size: int, stride: int, padding: int, *, fill: float) -> Tensor:
+    """Add and cut away cells so that the windows start at the first one and end with the last."""
+    top, bottom = _margins(x.shape[2], size, stride, padding)
+    left, right = _margins(x.shape[3], size, stride, padding)
+    margins = (left, right, top, bottom)
+    return F.pad(x, margins, value=fill) if any(margins) else x
+
+
+def _margins(length: int, size: int, stride: int, padding: int) -> tuple[int, int]:
+    windows = (length + padding - size) // stride + 1
+    if windows < 1:
+        raise ValueError(f"pooling size={size}, padding={padding} does not fit into a length of {length}")
+    before = padding // 2
+    return before, (windows - 1) * stride + size - before - length

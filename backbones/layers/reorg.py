@@ -1,0 +1,99 @@
+"""Space to depth and back, in darknet's orders of channels."""
+
+from torch import Tensor, nn
+
+
+def reorg3d(x: Tensor, stride: int) -> Tensor:
+    """Move each ``stride`` x ``stride`` block of cells into channels; the offset in the block counts slowest.
+
+    Output channel (dy * stride + dx) * C + c holds the cells (y * stride + dy, x * stride + dx) of channel c. This
+    is darknet's ``[reorg3d]`` (and TensorFlow's order); torch's pixel_unshuffle lets the channel count slowest.
+
+    Shape:
+        (N, C, H, W) -> (N, C * stride^2, H / stride, W / stride)
+
+    Raises:
+        ValueError: ``stride`` does not divide H and W.
+    """
+    _, _, height, width = x.shape
+    _require_divisible("height", height, stride)
+    _require_divisible("width", width, stride)
+    blocks = x.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))
+    return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+
+
+def inverse_reorg3d(x: Tensor, stride: int) -> Tensor:
+    """Undo `reorg3d`. In a cfg this is ``[reorg] reverse=1``, not ``[reorg3d] reverse=1``.
+
+    Shape:
+        (N, C, H, W) -> (N, C / stride^2, H * stride, W * stride)
+
+    Raises:
+        ValueError: ``stride``^2 does not divide C.
+    """
+    _require_divisible("channels", x.shape[1], stride * stride)
+    blocks = x.unflatten(1, (stride, stride, -1))
+    return blocks.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+
+
+def reorg(x: Tensor, stride: int) -> Tensor:
+    """Compute what darknet's old ``[reorg]`` does: `reorg3d` of the input read in a wrong shape.
+
+    The memory of the input is taken for (C / stride^2, H * stride, W * stride), so cells of different places end up
+    beside each other; networks trained with it need it so.
+
+    Shape:
+        (N, C, H, W) -> (N, C * stride^2, H / stride, W / stride)
+
+    Raises:
+        ValueError: ``stride`` does not divide H and W, or its square does not divide C.
+    """
+    count, channels, height, width = x.shape
+    _require_divisible("height", height, stride)
+    _require_divisible("width", width, stride)
+    _require_divisible("channels", channels, stride * stride)
+    misread = x.reshape(count, channels // stride**2, height * stride, width * stride)
+    return reorg3d(misread, stride).reshape(count, channels * stride**2, height // stride, width // stride)
+
+
+def reversed_reorg3d(x: Tensor, stride: int) -> Tensor:
+    """Compute what darknet's ``[reorg3d] reverse=1`` does: `inverse_reorg3d` of the input read in a wrong shape.
+
+    It has the shape of the inverse but mixes places, since darknet starts from the output's size. `inverse_reorg3d`
+    is the true inverse.
+
+    Shape:
+        (N, C, H, W) -> (N, C / stride^2, H * stride, W * stride)
+
+    Raises:
+        ValueError: ``stride``^4 does not divide C (darknet divides by zero where C is smaller).
+    """
+    count, channels, height, width = x.shape
+    _require_divisible("channels", channels, stride**4)
+    shape = (count, channels // stride**2, height * stride, width * stride)
+    return inverse_reorg3d(x.reshape(shape), stride).reshape(shape)
+
+
+class Reorg3d(nn.Module):
+    """`reorg3d` as a module.
+
+    Shape:
+        (N, C, H, W) -> (N, C * stride^2, H / stride, W / stride)
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Move blocks of cells into channels."""
+        return reorg3d(x, self.stride)
+
+    def extra_repr(self) -> str:
+        """Show the stride in ``print(model)``."""
+        return f"stride={self.stride}"
+
+
+def _require_divisible(what: str, size: int, by: int) -> None:
+    if by < 1 or size % by:
+        raise ValueError(f"reorg: {what} {size} is not divisible by {by}")

@@ -1,0 +1,109 @@
+"""What opens a stage: the downsample, alone or beside a max pool, and the level of the input pyramid that joins it."""
+
+import torch
+from torch import Tensor, nn
+
+from backbones.layers import ConvNormAct, WeightedShortcut
+from backbones.layers.input_pyramid import PyramidKind, pyramid_channels
+from backbones.models.spec import Backbone
+
+
+class BranchedDownsample(nn.Module):
+    """A strided convolution and a 2x2 max pool of the same map, side by side ("sub" in the thread).
+
+    Shape:
+        (N, in_channels, H, W) -> concat: (N, out_channels + in_channels, ceil(H / 2), ceil(W / 2)), convolution
+        first; add: (N, out_channels, ...); split: the pair (pool, convolution), for the cross and the partial path
+    """
+
+    def __init__(self, conv: ConvNormAct, kind: str) -> None:
+        super().__init__()
+        self.conv = conv
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.kind = kind
+        channels = conv.conv.out_channels
+        self.add = WeightedShortcut((channels, channels)) if kind == "add" else None
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Run both branches and bring them together."""
+        conv, pool = self.conv(x), self.pool(x)
+        if self.kind == "split":
+            return pool, conv
+        return self.add(conv, pool) if self.add else torch.cat([conv, pool], 1)
+
+
+class ConcatLevel(nn.Module):
+    """Put a level of the input pyramid behind the channels of a map.
+
+    Shape:
+        (N, C, H, W), (N, L, H, W) -> (N, C + L, H, W)
+    """
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """Concatenate, in the type of the map: under autocast the image is still float32."""
+        return torch.cat([x, level.to(x.dtype)], 1)
+
+
+class AddLevel(nn.Module):
+    """Add a 1x1 convolution, without activation, of a level of the input pyramid to a map.
+
+    Shape:
+        (N, C, H, W), (N, L, H, W) -> (N, C, H, W)
+    """
+
+    def __init__(self, channels: int, level_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvNormAct(level_channels, channels, kernel=1, act="linear")
+        self.add = WeightedShortcut((channels, channels))
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """Convolve and add."""
+        return self.add(x, self.conv(level))
+
+
+def create_downsample(row: Backbone, index: int) -> nn.Module:
+    """Build what lowers the resolution before stage ``index``: nothing where the stage keeps it."""
+    in_channels, out_channels = row.widths[index], row.stages[index].down
+    if out_channels is None:
+        return nn.Identity()
+    conv = ConvNormAct(in_channels, out_channels, kernel=3, stride=2, groups=row.block.groups, act=row.act)
+    return conv if row.downsample == "conv" else BranchedDownsample(conv, row.downsample)
+
+
+def create_join(row: Backbone, index: int, in_chans: int) -> nn.Module | None:
+    """Build what lets the input pyramid into stage ``index``: nothing without a pyramid or without a downsample."""
+    level = pyramid_level(row, index)
+    if level is None:
+        return None
+    if row.pyramid == "conv_add":
+        return AddLevel(_downsampled(row, index)[0], in_chans)
+    return ConcatLevel()
+
+
+def split_channels(row: Backbone, index: int, in_chans: int) -> tuple[int, int]:
+    """Return the channels that the cross path and the partial path of stage ``index`` begin with."""
+    cross, partial = _downsampled(row, index)
+    level, kind = pyramid_level(row, index), pyramid_kind(row)
+    added = 0 if level is None or row.pyramid == "conv_add" else pyramid_channels(in_chans, level, kind)
+    return cross + added, partial + added
+
+
+def pyramid_level(row: Backbone, index: int) -> int | None:
+    """Return which level of the pyramid, from 1, has the size of stage ``index``; None where none joins."""
+    if row.pyramid == "none" or row.stages[index].down is None:
+        return None
+    return row.reductions[index].bit_length() - 1
+
+
+def pyramid_kind(row: Backbone) -> PyramidKind:
+    """Return how the levels are made."""
+    return "reorg3d" if row.pyramid == "reorg3d" else "avgpool"
+
+
+def _downsampled(row: Backbone, index: int) -> tuple[int, int]:
+    """Return the channels after the downsample of stage ``index``, for the cross path and the partial path."""
+    before, down = row.widths[index], row.stages[index].down
+    if down is None:
+        return before, before
+    widths = {"conv": (down, down), "concat": (down + before,) * 2, "add": (down, down), "split": (before, down)}
+    return widths[row.downsample]

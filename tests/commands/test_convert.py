@@ -1,0 +1,198 @@
+"""Darknet's files into ours and back, through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from backbones.__main__ import main
+from backbones.command_line import parse
+from backbones.commands import convert
+from backbones.darknet.cfg import read_cfg
+from backbones.darknet.labels import class_order, synsets
+from backbones.darknet.network import load_cfg
+from backbones.darknet.weights import Header, save_weights
+from backbones.errors import UserError
+from backbones.recipe import Recipe
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
+CFG = """[net]
+height=32
+width=32
+channels=3
+{net}
+[conv]
+batch_normalize=1
+filters=4
+size=3
+stride=4
+pad=1
+activation=mish
+[conv]
+filters=4
+activation=linear
+[shortcut]
+from=-2
+weights_type=per_feature
+weights_normalizion=softmax
+{shortcut}
+[avgpool]
+[conv]
+filters={classes}
+activation=linear
+[softmax]
+"""
+NET = "batch=64\nsubdivisions=4\nlearning_rate=0.05\npolicy=poly\npower=4\nmax_batches=500\nburn_in=20\nhue=.1\n"
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    def write(classes: int = 1000, net: str = NET, shortcut: str = "") -> Path:
+        file = tmp_path / "tiny.cfg"
+        file.write_text(CFG.format(classes=classes, net=net, shortcut=shortcut))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def weights(cfg, tmp_path) -> Path:
+    """A file with 1000 classes in darknet's order, whose biases count them."""
+    network = load_cfg(cfg())
+    torch.nn.init.constant_(network.layers[2].weight, 0.7)
+    network.layers[4].conv.bias.data = torch.arange(1000.0)
+    save_weights(network, tmp_path / "a.weights", "sorted", header=Header(seen=64_000))
+    return tmp_path / "a.weights"
+
+
+def description(file: Path) -> dict:
+    with safe_open(file, framework="pt") as tensors:
+        return json.loads(tensors.metadata()["backbones"])
+
+
+def test_weights_become_a_checkpoint_in_sorted_order_that_names_its_classes(weights, tmp_path, capsys):
+    out = tmp_path / "b.safetensors"
+    main(["convert", str(weights), "--model", str(tmp_path / "tiny.cfg"), "--out", str(out), "--verify"])
+    assert load_file(out)["layers.4.conv.bias"][class_order()].equal(torch.arange(1000.0))
+    about = description(out)
+    assert about["classes"] == list(synsets()) == sorted(about["classes"])
+    assert about["architecture"] == str(tmp_path / "tiny.cfg")
+    assert (about["img_size"], about["preprocess"]["mean"], about["darknet"]["seen"]) == (32, [0, 0, 0], 64_000)
+    assert "verified" in capsys.readouterr().out
+
+
+def test_a_checkpoint_becomes_the_weights_it_was_made_from(weights, tmp_path):
+    main(["convert", str(weights), "--model", str(tmp_path / "tiny.cfg"), "--out", str(tmp_path / "b.safetensors")])
+    main(["convert", str(tmp_path / "b.safetensors"), "--out", str(tmp_path / "c.weights"), "--verify"])
+    assert (tmp_path / "c.weights").read_bytes() == weights.read_bytes()
+
+
+def test_verify_notices_another_file(weights, tmp_path, monkeypatch):
+    """A writer that spoils one number is found out."""
+    write = convert.write_weights
+
+    def spoil(file, values, about):
+        write(file, {**values, "layers.0.bn.bias": values["layers.0.bn.bias"] + 1}, about)
+
+    monkeypatch.setattr(convert, "write_weights", spoil)
+    words = [str(weights), "--model", str(tmp_path / "tiny.cfg"), "--out", str(tmp_path / "b.safetensors")]
+    with pytest.raises(UserError, match=r"--verify: .*(other logits|cannot be written again)"):
+        main(["convert", *words, "--verify"])
+
+
+def test_other_classes_need_their_names(cfg, tmp_path):
+    file = cfg(classes=3)
+    save_weights(load_cfg(file), tmp_path / "a.weights")
+    words = ["convert", str(tmp_path / "a.weights"), "--model", str(file), "--out", str(tmp_path / "b.safetensors")]
+    with pytest.raises(UserError, match="3 classes without known names: add --labels FILE"):
+        main(words)
+    (tmp_path / "names").write_text("ant\nbee\n")
+    with pytest.raises(UserError, match=r"has 2 names, but .* has 3 classes"):
+        main([*words, "--labels", str(tmp_path / "names")])
+    (tmp_path / "names").write_text("ant\nbee\ncow\n")
+    main([*words, "--labels", str(tmp_path / "names"), "--verify"])
+    assert description(tmp_path / "b.safetensors")["classes"] == ["ant", "bee", "cow"]
+
+
+def test_a_backbones_name_becomes_its_cfg(tmp_path):
+    main(["convert", "csresnext50-ws", "--out", str(tmp_path / "a.cfg")])
+    assert len(read_cfg(tmp_path / "a.cfg").layers) == 84
+
+
+def test_the_net_section_becomes_a_recipe(tmp_path, cfg):
+    file, out = cfg(), tmp_path / "r.yaml"
+    main(["convert", str(file), "--recipe", "--out", str(out)])
+    recipe = parse(Recipe, [], config=out)
+    assert (recipe.model, recipe.batch_size, recipe.grad_accum_steps) == (str(file), 64, 4)
+    assert (recipe.lr, recipe.steps, recipe.img_size, recipe.optim.burn_in) == (0.05, 500, 32, 20)
+    assert (recipe.mixing.mosaic, recipe.mixing.prob, recipe.augment.ratio) == (False, 0.0, (1.0, 1.0))
+    assert "# Not carried over" in out.read_text()
+    assert "hue=0.1" in out.read_text()
+
+
+def test_the_threads_recipe_is_the_one_in_configs(capsys):
+    """Except for the names of the parts that a cfg does not have."""
+    main(["convert", str(FIXTURES / "csresnext50-ws-mi2.cfg"), "--recipe"])
+    ours = yaml.safe_load(capsys.readouterr().out)
+    theirs = yaml.safe_load((FIXTURES.parents[2] / "configs" / "omega.yaml").read_text())
+    assert ours["preprocess"] == theirs["preprocess"]
+    assert ours["mixing"] == theirs["mixing"]
+    assert {key: ours[key] for key in ("steps", "batch_size", "lr", "img_size")} == {
+        key: theirs[key] for key in ("steps", "batch_size", "lr", "img_size")
+    }
+    assert ours["optim"] == theirs["optim"]
+    assert ours["augment"]["ratio"] == theirs["augment"]["ratio"]
+
+
+def test_held_shortcuts_become_darknets_update_rule(cfg, capsys):
+    main(["convert", str(cfg(shortcut="burnin_update=2")), "--recipe"])
+    optim = yaml.safe_load(capsys.readouterr().out)["optim"]
+    assert optim["fusion_update"] == "darknet"
+    assert "burnin_update" not in optim  # each shortcut of the cfg network knows its own
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ("policy=steps", r"tiny.cfg:5: \[net\] policy=steps has no recipe: only poly has one"),
+        (f"{NET}adam=1", r"tiny.cfg:13: \[net\] adam=1 has no counterpart in a recipe"),
+        (f"{NET}mixup=1", "mixup=1 has no counterpart"),
+        (f"{NET}ema_alpha=.999", "ema_alpha=0.999 has no counterpart"),
+        (f"{NET}mixp=1", "unknown option mixp. Did you mean mixup"),
+    ],
+)
+def test_a_training_that_no_recipe_describes_is_refused(cfg, net, message):
+    with pytest.raises(UserError, match=message):
+        main(["convert", str(cfg(net=net)), "--recipe"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.weights"], "--out is missing"),
+        (["a.weights", "--out", "b.yaml"], r"convert a.weights to b.yaml: a .weights becomes a .safetensors"),
+        (["a.weights", "--model", "csresnext50", "--out", "b.safetensors"], "there is no weights file a.weights"),
+        (["a.weights", "--out", "b.safetensors"], "a.weights does not say what network it holds: add --model"),
+        (["a.cfg", "--recipe"], "there is no cfg a.cfg"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        main(["convert", *words])
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_written(weights, tmp_path):
+    out = tmp_path / "b.safetensors"
+    with pytest.raises(UserError, match="bytes, but this network needs exactly"):
+        main(["convert", str(weights), "--model", "csdarknet53", "--out", str(out)])
+    weights.write_bytes(
+        weights.read_bytes()[:20] + np.full((weights.stat().st_size - 20) // 4, np.nan, "<f4").tobytes()
+    )
+    with pytest.raises(UserError, match="not finite"):
+        main(["convert", str(weights), "--model", str(tmp_path / "tiny.cfg"), "--out", str(out)])
+    assert not out.exists()

@@ -1,0 +1,75 @@
+import pytest
+
+from backbones.darknet.cfg import read_cfg
+from backbones.darknet.plan import plan
+from backbones.darknet.summary import feature_levels, figures, gmacs, line, summary, total_bflops
+from tests.darknet.recordings import FIXTURES
+
+FILES = sorted(path.stem for path in FIXTURES.glob("*.cfg"))
+
+
+def layers(name):
+    return plan(read_cfg(FIXTURES / f"{name}.cfg"))
+
+
+def recorded(name):
+    return [
+        dict(word.split("=") for word in row.split() if "=" in word)
+        for row in (FIXTURES / f"{name}.layers.txt").read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_shows_darknets_figures(name):
+    *rows, total = recorded(name)
+    for layer, row in zip(layers(name), rows, strict=True):
+        shown = line(layer)
+        if float(row["bf"]):
+            assert f"{row['bf']} BF" in shown
+        if row["type"] in ("0", "14"):
+            width, height, channels = map(int, row["out"].split("x"))
+            assert f"{width:4d} x{height:4d} x{channels:4d} {row['bf']} BF" in shown
+        if row["from"]:
+            assert row["from"].strip(",").replace(",", " ") in shown.replace(",", "")
+    assert f"Total BFLOPS {total['bflops']}\n" in summary(layers(name))
+
+
+def test_a_grouped_convolution_looks_as_darknet_shows_it():
+    expected = "   6 conv    128/  32  3 x 3/ 1      64 x  64 x 128 ->   64 x  64 x 128 0.037749 BF"
+    assert line(layers("csresnext50-omega")[6]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("csresnext50sub", [256, 512, 1024, 2048]), ("csdarknet53-omega-mi-ip", [128, 256, 512, 1024])],
+)
+@pytest.mark.parametrize("size", [256, 320, 257])
+def test_levels_are_the_last_maps_of_each_resolution(name, channels, size):
+    levels = feature_levels(plan(read_cfg(FIXTURES / f"{name}.cfg"), size=size))
+    assert list(levels) == ["C2", "C3", "C4", "C5"]
+    assert [layer.output.channels for layer in levels.values()] == channels
+
+
+def test_gmacs_count_multiplications_only():
+    table = layers("csresnext50-ws")
+    pools_and_sums = sum(layer.flops for layer in table if layer.kind in ("maxpool", "shortcut")) / 1e9
+    assert 2 * gmacs(table) + pools_and_sums == pytest.approx(total_bflops(table), abs=1e-5)
+
+
+def test_figures_are_plain(network):
+    net = network("[conv]\nfilters=4\nsize=3\npad=1")
+    assert figures(net.plan[0]) == {
+        "index": 0, "type": "convolutional", "filters": 4, "input": (8, 8, 3), "output": (8, 8, 4), "from": (),
+        "parameters": 112, "bflops": 1.4e-05,
+    }  # fmt: skip
+
+
+def test_every_kind_of_layer_has_a_line(network):
+    text = (
+        "[conv]\nfilters=4\ndilation=2\nsize=3\npad=1\n[maxpool]\nmaxpool_depth=1\nout_channels=4\n[local_avgpool]\nsize=2\n"
+        "stride=2\n[upsample]\n[route]\nlayers=-1\ngroups=2\n[dropout]\n[connected]\noutput=4\n[softmax]\n[cost]\n"
+    )
+    table = summary(network(text).plan)
+    assert table.count("\n") == 1 + 9 + 3
+    assert "3 x 3/ 1(2)" in table
+    assert "route 3 0/2" in table

@@ -1,0 +1,137 @@
+"""The cfg that is written for a network computes what the network computes, whatever its options."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import backbones
+from backbones.darknet.network import DarknetNetwork
+from backbones.darknet.plan import plan
+from backbones.darknet.trace import activation_name, save_cfg, trace
+from backbones.darknet.weights import load_weights, save_weights
+from backbones.errors import UserError
+from backbones.layers.fuse import fuse
+from backbones.models import Backbone, Block, CspBackbone, Stage, Stem, bflops
+
+SMALL = {"num_classes": 10}
+OPTIONS = [
+    ("csresnext50", {"act": "leaky", "in_chans": 1}),
+    ("csresnext50", {"act": "swish", "drop_rate": 0.2, "depths": [1, 2, 1, 1]}),
+    ("csresnext50_ws_mi2", {"fusion_inputs": "dense"}),
+    ("csresnext50_ws_mi2", {"fusion_inputs": "extra"}),
+    ("csresnext50_ws", {"fusion_weights": "per_channel"}),
+    ("csresnext50sub", {"downsample": "add"}),
+    ("csresnext50sub", {"downsample": "split"}),
+    ("csdarknet53", {"downsample": "concat"}),
+    ("csresnext50sub_mo", {"fusion_maxout": "all"}),
+    ("csdarknet53_omega_mi_db", {"drop_block_position": "every"}),
+    ("csdarknet53_omega_mi_ip", {"pyramid": "reorg3d"}),
+    ("csdarknet53_omega_mi_ip", {"pyramid": "conv_add"}),
+    ("csdarknet53_omega_mi_db_ip", {}),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_the_written_cfg_computes_what_the_network_does(name, options, tmp_path):
+    torch.manual_seed(0)
+    model = backbones.create_model(name, **SMALL, **options).eval()
+    save_weights(model, tmp_path / "a.weights")
+    network = DarknetNetwork(trace(model).cfg).eval()
+    load_weights(network, tmp_path / "a.weights")
+    images = torch.rand(1, options.get("in_chans", 3), 64, 64)
+    expected = model(images)
+    assert (network(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_the_cost_of_the_cfg_is_the_cost_of_the_network(name, options):
+    model = backbones.create_model(name, **SMALL, **options)
+    layers = plan(trace(model).cfg)
+    assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in model.parameters())
+    if options.get("fusion_inputs") != "extra":
+        cost = bflops(model, in_chans=options.get("in_chans", 3))
+        assert sum(layer.flops for layer in layers) / 1e9 == pytest.approx(cost, abs=1e-9)
+
+
+def test_modules_are_those_of_the_network_itself():
+    model = backbones.create_model("csresnext50_ws", num_classes=3)
+    traced = trace(model)
+    assert traced.modules[0] is model.stem.conv
+    assert traced.names[27] == "stages.1.blocks.0.shortcut"
+    assert traced.modules[27] is model.stages[1].blocks[0].shortcut
+    assert traced.modules[-2] is model.get_classifier()
+
+
+def test_tracing_leaves_no_hook_and_no_other_mode():
+    model = backbones.create_model("csresnext50", num_classes=3).train()
+    trace(model)
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_a_cfg_network_is_its_own_cfg(network):
+    net = network("[conv]\nfilters=4\n[avgpool]\n[softmax]")
+    assert trace(net).cfg is net.cfg
+
+
+def test_burnin_update_is_written_as_asked():
+    model = backbones.create_model("csresnext50_ws", num_classes=3)
+    assert trace(model).cfg.layers[8]["burnin_update"] == 0
+    assert trace(model, burnin_update=3).cfg.layers[8]["burnin_update"] == 3
+    held = backbones.create_model("csresnext50_ws", num_classes=3, fusion_burnin_update=2)
+    assert trace(held).cfg.layers[8]["burnin_update"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("csresnext50", {"act": "prelu"}, "darknet has no activation PReLU"),
+        ("csresnext50", {"global_pool": "max"}, "no global pooling 'max'"),
+        ("csresnext50_ws", {"fusion_normalization": "sigmoid"}, "no weighted shortcut with normalization=sigmoid"),
+        ("csdarknet53_omega_mi_db", {"drop_block_kind": "paper"}, "no DropBlock of kind paper"),
+    ],
+)
+def test_what_darknet_cannot_do_is_named(name, options, message):
+    with pytest.raises(UserError, match=message):
+        trace(backbones.create_model(name, **SMALL, **options))
+
+
+def test_a_fused_network_is_refused():
+    model = fuse(backbones.create_model("csresnext50", num_classes=2))
+    with pytest.raises(UserError, match="save it before fuse"):
+        trace(model)
+
+
+def test_another_network_is_refused(tmp_path):
+    with pytest.raises(UserError, match="darknet has no such network as ResNet"):
+        save_cfg(timm.create_model("test_resnet"), tmp_path / "a.cfg")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_calculation_between_the_layers_is_refused():
+    row = Backbone(stem=Stem(4, kernel=3), block=Block("darknet"), stages=(Stage(1, 4, 8, 8),))
+
+    class Doubled(CspBackbone):
+        def forward_features(self, x):
+            return 2 * super().forward_features(x)
+
+    with pytest.raises(UserError, match="that no section of a cfg does"):
+        trace(Doubled(row))
+
+
+def test_leaky_has_darknets_slope():
+    assert activation_name(nn.LeakyReLU(0.1)) == "leaky"
+    with pytest.raises(UserError, match="slope"):
+        activation_name(nn.LeakyReLU(0.01))
+
+
+def test_hooks_of_others_are_not_called():
+    model = backbones.create_model("csresnext50", num_classes=3)
+    called = []
+    model.stem.register_forward_hook(lambda *_: called.append(1))
+    trace(model)
+    assert not called
+    assert model.stem._forward_hooks

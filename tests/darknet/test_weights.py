@@ -1,0 +1,220 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import backbones
+from backbones.darknet.labels import class_order
+from backbones.darknet.weights import Header, load_weights, read_header, save_weights
+from backbones.errors import UserError
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
+WEIGHTS = FIXTURES / "ws_per_channel_softmax.weights"
+CLASSIFIER = """
+[conv]
+batch_normalize=1
+filters=4
+size=3
+pad=1
+activation=mish
+[conv]
+filters=4
+activation=linear
+[shortcut]
+from=-2
+weights_type=per_channel
+weights_normalizion=softmax
+[batchnorm]
+[avgpool]
+[connected]
+output=1000
+batch_normalize=1
+activation=linear
+[softmax]
+"""
+
+
+@pytest.fixture
+def classifier(network):
+    return network(CLASSIFIER)
+
+
+@pytest.fixture
+def file(classifier, tmp_path) -> Path:
+    path = tmp_path / "a.weights"
+    save_weights(classifier, path, "sorted")
+    return path
+
+
+def numbers(path: Path) -> np.ndarray:
+    return np.fromfile(path, "<f4", offset=20)
+
+
+def test_a_file_that_darknet_wrote_is_loaded_into_the_recorded_parameters(recording):
+    recorded = recording("ws_per_channel_softmax")
+    expected = recorded.network().state_dict()
+    network = recorded.network()
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    load_weights(network, WEIGHTS)
+    assert all(value.equal(expected[key]) for key, value in network.state_dict().items())
+
+
+def test_a_file_that_darknet_wrote_is_written_again_byte_for_byte(recording, tmp_path):
+    network = recording("ws_per_channel_softmax").network()
+    load_weights(network, WEIGHTS)
+    save_weights(network, tmp_path / "again.weights")
+    assert (tmp_path / "again.weights").read_bytes() == WEIGHTS.read_bytes()
+
+
+def test_numbers_stand_in_darknets_order(classifier, file):
+    """Convolution: shift first, then scale; connected: matrix before the scale."""
+    conv, plain, shortcut, norm, _, connected, _ = classifier.layers
+    expected = [
+        *(conv.bn.bias, conv.bn.weight, conv.bn.running_mean, conv.bn.running_var, conv.conv.weight),
+        *(plain.conv.bias, plain.conv.weight, shortcut.weight),
+        *(norm.bias, norm.weight, norm.running_mean, norm.running_var),
+        *(connected.bn.bias, connected.fc.weight, connected.bn.weight),
+        *(connected.bn.running_mean, connected.bn.running_var),
+    ]
+    flat = torch.cat([tensor.detach().flatten() for tensor in expected])
+    assert numbers(file).tolist() == flat.tolist()
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [(Header(0, 2, 5, 2**40), 20), (Header(0, 1, 0, 77), 16), (Header(1, 0, 0, 9), 20)],
+)
+def test_headers_of_every_version_are_read_and_kept(classifier, tmp_path, header, size):
+    path = tmp_path / "a.weights"
+    save_weights(classifier, path, header=header)
+    assert read_header(path) == (header, size)
+    assert load_weights(classifier, path) == header
+    save_weights(classifier, tmp_path / "b.weights")
+    assert (tmp_path / "b.weights").read_bytes() == path.read_bytes()
+
+
+def test_a_very_old_file_has_its_matrices_transposed(network, tmp_path):
+    source = network("[connected]\noutput=5\nactivation=linear", size=2)
+    save_weights(source, tmp_path / "new.weights")
+    save_weights(source, tmp_path / "old.weights", header=Header(0, 1001, 0))
+    matrix = numbers(tmp_path / "new.weights")[5:].reshape(5, 12)
+    assert (matrix == numbers(tmp_path / "old.weights")[5:].reshape(12, 5).T).all()
+    target = network("[connected]\noutput=5\nactivation=linear", size=2)
+    load_weights(target, tmp_path / "old.weights")
+    assert target.layers[0].fc.weight.equal(source.layers[0].fc.weight)
+
+
+def test_a_partial_file_fills_the_first_layers_only(classifier, network, tmp_path):
+    path = tmp_path / "a.conv.3"
+    save_weights(classifier, path, cutoff=3)
+    other = network(CLASSIFIER)
+    before = other.layers[5].fc.weight.clone()
+    load_weights(other, path, cutoff=3)
+    assert other.layers[1].conv.weight.equal(classifier.layers[1].conv.weight)
+    assert other.layers[5].fc.weight.equal(before)
+
+
+def test_classes_are_permuted_into_sorted_order_and_back(network, tmp_path):
+    net = network("[avgpool]\n[connected]\noutput=1000\nactivation=linear")
+    path = tmp_path / "a.weights"
+    biases = np.arange(1000, dtype="<f4")
+    path.write_bytes(Header().to_bytes() + biases.tobytes() + np.zeros(3000, "<f4").tobytes())
+    load_weights(net, path)
+    assert net.layers[1].fc.bias[class_order()].equal(torch.arange(1000.0))
+    save_weights(net, tmp_path / "b.weights")
+    assert (tmp_path / "b.weights").read_bytes() == path.read_bytes()
+    load_weights(net, path, class_order="sorted")
+    assert net.layers[1].fc.bias.equal(torch.arange(1000.0))
+
+
+def test_another_number_of_classes_has_one_order(network, tmp_path):
+    net = network("[avgpool]\n[connected]\noutput=10\nactivation=linear")
+    save_weights(net, tmp_path / "a.weights", "darknet")
+    save_weights(net, tmp_path / "b.weights", "sorted")
+    assert (tmp_path / "a.weights").read_bytes() == (tmp_path / "b.weights").read_bytes()
+
+
+# Bad input: one line, and the network is unchanged.
+
+
+def cut_to(share: float):
+    return lambda data: data[: int(len(data) * share)]
+
+
+def with_nan(data: bytes) -> bytes:
+    return data[:20] + struct.pack("<f", float("nan")) * ((len(data) - 20) // 4)
+
+
+def lying_header(data: bytes) -> bytes:
+    """Say that 2^62 images were seen; the numbers end after the header."""
+    return struct.pack("<iiiQ", 0, 2, 5, 2**62)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_to(0.83), r"a\.weights has [\d,]+ bytes, but this network needs exactly 32,692"),
+        (cut_to(0.5), "needs exactly 32,692"),
+        (lambda data: data[:25], "has 25 bytes, but"),
+        (lambda data: data[:10], "has 10 bytes: that is no .weights file"),
+        (lambda data: data[:18], "has 18 bytes: that is no .weights file"),
+        (cut_to(0), "has 0 bytes: that is no .weights file"),
+        (lambda data: data * 2, "has 65,384 bytes, but this network needs exactly 32,692"),
+        (lambda data: data + b"\0", "has 32,693 bytes"),
+        (with_nan, "layer 0 has biases that are not finite"),
+        (lying_header, "has 20 bytes, but"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(classifier, file, damage, message):
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=message) as refused:
+        load_weights(classifier, file)
+    assert "\n" not in str(refused.value)
+    assert all(value.equal(before[key]) for key, value in classifier.state_dict().items())
+
+
+def test_a_partial_file_is_recognized_in_the_message(classifier, tmp_path):
+    save_weights(classifier, tmp_path / "a.conv.3", cutoff=3)
+    with pytest.raises(UserError, match="if it is a partial file, say cutoff=3"):
+        load_weights(classifier, tmp_path / "a.conv.3")
+
+
+def test_the_weights_of_another_network_are_refused(file):
+    with pytest.raises(UserError, match="this network needs exactly 82,"):
+        load_weights(backbones.create_model("csresnext50"), file)
+
+
+def test_a_missing_file_is_named(classifier, tmp_path):
+    with pytest.raises(UserError, match="there is no weights file"):
+        load_weights(classifier, tmp_path / "none.weights")
+
+
+@pytest.mark.parametrize("cutoff", [0, 8, -1])
+def test_a_cutoff_outside_the_network_is_refused(classifier, file, cutoff):
+    with pytest.raises(UserError, match=rf"cutoff={cutoff} must lie in \[1, 7\]"):
+        load_weights(classifier, file, cutoff=cutoff)
+
+
+def test_what_is_not_finite_is_not_written(classifier, tmp_path):
+    torch.nn.init.constant_(classifier.layers[1].conv.bias, float("inf"))
+    with pytest.raises(UserError, match="layer 1 has biases that are not finite"):
+        save_weights(classifier, tmp_path / "a.weights")
+    assert not (tmp_path / "a.weights").exists()
+
+
+def test_numbers_of_other_layers_are_noticed_by_their_variances(classifier, file):
+    data = np.frombuffer(file.read_bytes()[20:], "<f4")
+    file.write_bytes(file.read_bytes()[:20] + np.roll(data, 50).tobytes())
+    with pytest.raises(UserError, match=r"layer \d has negative variances: these are weights of another network"):
+        load_weights(classifier, file)
+
+
+def test_an_enormous_file_is_refused_unread(classifier, file):
+    with file.open("r+b") as stream:
+        stream.truncate(1 << 40)  # a hole: it takes no space
+    with pytest.raises(UserError, match="has 1,099,511,627,776 bytes, but"):
+        load_weights(classifier, file)

@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backbones.layers import ConvNormAct
+from backbones.models.opening import AddLevel, BranchedDownsample, ConcatLevel, create_downsample, split_channels
+from backbones.models.spec import Backbone, Block, Stage, Stem
+
+
+def row(**fields):
+    stages = (Stage(1, 4, 8, None), Stage(1, 4, 8, 8), Stage(1, 8, 16, 8))
+    return Backbone(Stem(6, kernel=3, stride=2), Block("darknet"), stages, **fields)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+@pytest.mark.parametrize("kind", ["concat", "add", "split"])
+def test_the_branches_are_a_convolution_and_a_pool_of_the_same_map(kind, size):
+    conv = ConvNormAct(8, 8, kernel=3, stride=2).eval()
+    x = torch.randn(2, 8, *size)
+    convolved, pooled = conv(x), F.max_pool2d(x, 2, ceil_mode=True)
+    expected = {"concat": torch.cat([convolved, pooled], 1), "add": convolved + pooled, "split": (pooled, convolved)}
+    torch.testing.assert_close(BranchedDownsample(conv, kind)(x), expected[kind])
+
+
+def test_only_a_branched_downsample_adds_modules():
+    assert isinstance(create_downsample(row(), 0), nn.Identity)
+    assert isinstance(create_downsample(row(), 1), ConvNormAct)
+    assert isinstance(create_downsample(row(downsample="concat"), 1), BranchedDownsample)
+    assert isinstance(create_downsample(row(downsample="concat"), 0), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("fields", "channels"),
+    [
+        ({}, [(6, 6), (8, 8), (8, 8)]),
+        ({"downsample": "concat"}, [(6, 6), (16, 16), (16, 16)]),
+        ({"downsample": "add"}, [(6, 6), (8, 8), (8, 8)]),
+        ({"downsample": "split"}, [(6, 6), (8, 8), (8, 8)]),
+        ({"pyramid": "avgpool"}, [(6, 6), (11, 11), (11, 11)]),
+        ({"pyramid": "conv_add"}, [(6, 6), (8, 8), (8, 8)]),
+        ({"pyramid": "reorg3d"}, [(6, 6), (8 + 3 * 16, 8 + 3 * 16), (8 + 3 * 64, 8 + 3 * 64)]),
+        ({"pyramid": "avgpool", "downsample": "concat"}, [(6, 6), (19, 19), (19, 19)]),
+    ],
+)
+def test_both_paths_begin_with_what_the_opening_leaves(fields, channels):
+    assert [split_channels(row(**fields), index, 3) for index in range(3)] == channels
+
+
+def test_a_level_is_concatenated_behind_the_map_or_convolved_and_added():
+    x, level = torch.randn(1, 4, 3, 3), torch.randn(1, 3, 3, 3)
+    torch.testing.assert_close(ConcatLevel()(x, level), torch.cat([x, level], 1))
+    join = AddLevel(4, 3).eval()
+    assert isinstance(join.conv.act, nn.Identity)
+    torch.testing.assert_close(join(x, level), x + join.conv(level))
