@@ -16,7 +16,7 @@ from backbones.command_line import parse
 from backbones.commands.restored import Restored, restore_model
 from backbones.data.index import Index, validation
 from backbones.data.loader import EvalLoader
-from backbones.errors import UserError, exit_on_user_error
+from backbones.errors import UserError, exit_on_user_error, require_folder_for
 from backbones.recipe import require
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
@@ -34,6 +34,8 @@ class Options:
     """File to write the figures to."""
     model: str | None = None
     """Name of the network, for a weights file that does not say (it must agree with one that does)."""
+    class_order: Literal["darknet", "sorted"] = "darknet"
+    """Order of the 1000 classes in a darknet .weights file."""
     ema: bool = True
     """Evaluate the averaged weights where the checkpoint has them."""
     batch_size: int = 64
@@ -48,14 +50,13 @@ class Options:
     def __post_init__(self) -> None:
         for option in ("batch_size", "workers"):
             require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
-        if self.json is not None and not Path(self.json).parent.is_dir():
-            raise UserError(f"--json {self.json}: there is no folder {Path(self.json).parent}.")
+        require_folder_for("--json", self.json)
 
 
 def main(argv: Sequence[str]) -> Evaluation:
     """Evaluate as the command line says, print the figures and return them."""
     options = parse(Options, argv, description=__doc__ or "")
-    restored = restore_model(options.ckpt, model=options.model, ema=options.ema)
+    restored = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
     accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
     index = validation_images(options, restored)
     batches = val_loader(options, restored, index, accelerator)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -12,14 +13,20 @@ class UserError(Exception):
 
 
 @contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Print a ``UserError`` as one message without a traceback and exit with status 2."""
+def exit_on_user_error(status: int = 2) -> Iterator[None]:
+    """Print a ``UserError`` as one message without a traceback and exit with ``status``."""
     try:
         yield
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(2)
+        sys.exit(status)
+
+
+def require_folder_for(option: str, file: str | None) -> None:
+    """Refuse an output file whose folder does not exist, before any work is done for it."""
+    if file is not None and not Path(file).absolute().parent.is_dir():
+        raise UserError(f"{option} {file}: there is no folder {Path(file).parent}.")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:

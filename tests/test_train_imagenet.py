@@ -406,3 +406,36 @@ def test_a_checkpoint_of_another_architecture_is_refused(train, folder, tmp_path
     torch.save(state, folder / "last" / "state.pt")
     with pytest.raises(UserError, match="holds another architecture than test_vit"):
         main(["--resume", str(folder), "--epochs", "3", "--model", "test_vit", "--img-size", "160"])
+
+
+CFG = """[net]
+height=32
+width=32
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=mish
+[avgpool]
+[convolutional]
+filters=4
+activation=linear
+[softmax]
+"""
+
+
+def test_a_checkpoint_of_a_cfg_holds_its_network(train, folder, tmp_path):
+    """Whatever becomes of the file, the checkpoint stays what it was; and a run does not go on as another network."""
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(CFG)
+    train("--model", str(cfg))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        before = restore_model(str(folder)).model.eval()(images)
+        cfg.write_text(CFG.replace("mish", "leaky"))
+        assert torch.equal(restore_model(str(folder)).model.eval()(images), before)
+    with pytest.raises(UserError, match="is not the network any more"):
+        main(["--resume", str(folder), "--epochs", "3"])

@@ -7,13 +7,17 @@ import yaml
 from backbones.darknet.cfg import Cfg, Section, read_cfg
 from backbones.darknet.plan import plan
 
-_REFUSED = (
-    "adam", "mixup", "ema_alpha", "grad_centr", "gaussian_noise", "mosaic_bound", "letter_box", "random", "attention",
-    "unsupervised", "contrastive", "adversarial_lr", "dynamic_minibatch", "batches_per_cycle",
+_CARRIED = (
+    "batch", "subdivisions", "learning_rate", "momentum", "decay", "max_batches", "burn_in", "power", "policy",
+    "height", "width", "channels", "flip", "aspect", "cutmix", "mosaic", "label_smooth_eps",
 )  # fmt: skip
-"""Options that change the training and have no counterpart in a recipe: they must have their default."""
-_LEFT_OUT = ("min_crop", "max_crop", "angle", "hue", "saturation", "exposure", "blur", "resize_step", "track")
-"""Options that a recipe does not have; the text says so."""
+_LEFT_OUT = ("min_crop", "max_crop", "angle", "hue", "saturation", "exposure", "blur")
+"""Options of the augmentation that a recipe does not have; the text says so."""
+_HARMLESS = (
+    "optimized_memory", "workspace_size_limit_mb", "use_cuda_graph", "show_receptive_field", "max_chart_loss",
+    "augment_speed",
+)  # fmt: skip
+"""Options that change nothing of what is computed. Any option not named here must have its default."""
 
 
 def recipe_text(path: str) -> str:
@@ -61,7 +65,9 @@ def _require_known(net: Section) -> None:
         raise net.error("policy", "has no recipe: only poly has one")
     if net["width"] != net["height"]:
         raise net.error("width", f"is not the height {net['height']}: a recipe has square images")
-    for option in _REFUSED:
+    if net["channels"] != 3:
+        raise net.error("channels", "is not 3: a recipe has RGB images")
+    for option in net.values.keys() - {*_CARRIED, *_LEFT_OUT, *_HARMLESS}:
         if net[option] != Section("net")[option]:
             raise net.error(option, "has no counterpart in a recipe")
 

@@ -22,7 +22,7 @@ from backbones.commands.restored import Restored, restore_model
 from backbones.darknet.labels import synsets
 from backbones.darknet.trace import save_cfg
 from backbones.darknet.weights import Header, load_weights, save_weights
-from backbones.errors import UserError
+from backbones.errors import UserError, require_folder_for
 from backbones.training.checkpoint import read_description, write_weights
 
 
@@ -59,6 +59,9 @@ def _chosen(options: argparse.Namespace) -> _Action:
     if (kind, target) not in _ACTIONS:
         ways = "a .weights becomes a .safetensors, a checkpoint a .weights, a .cfg a --recipe, a backbone's name a .cfg"
         raise UserError(f"convert {options.source} to {options.out or 'a recipe'}: {ways}.")
+    require_folder_for("--out", options.out)
+    if options.labels is not None and not Path(options.labels).is_file():
+        raise UserError(f"--labels {options.labels}: there is no such file.")
     return _ACTIONS[kind, target]
 
 
@@ -75,6 +78,7 @@ def _description(restored: Restored, labels: str | None) -> dict[str, object]:
     header: Header = restored.model.darknet_header  # type: ignore[assignment]
     return {
         "architecture": canonical_name(restored.name),
+        "cfg": getattr(restored.model, "cfg_text", None),
         "model_args": {},
         "classes": list(restored.classes or _labels(restored, labels)),
         "img_size": restored.img_size,
@@ -114,7 +118,7 @@ def to_weights(options: argparse.Namespace) -> None:
 
 def _header(file: Path) -> Header:
     about = read_description(file) or {}
-    return Header(**about["darknet"]) if "darknet" in about else Header()
+    return Header(**about["darknet"]) if "darknet" in about else Header(seen=about.get("images_seen", 0))
 
 
 def to_recipe(options: argparse.Namespace) -> None:

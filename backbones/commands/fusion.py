@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from backbones.darknet.cfg import IMAGE
 from backbones.darknet.trace import trace
+from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
 
 DEAD_RAW = 0.001
@@ -22,13 +23,13 @@ class Branch:
     """One input of one shortcut; ``per_channel`` weights are given as means over the channels."""
 
     layer: int
-    """Darknet's number of the shortcut."""
+    """Darknet's number of the shortcut; its number among the shortcuts where darknet could not have the network."""
     module: str
     """Its name in the network."""
     input: int
     """0 is the layer just before."""
-    source: int
-    """Darknet's number of the layer that the input comes from; -1 is the image."""
+    source: int | None
+    """Darknet's number of the layer that the input comes from; -1 is the image, None is not known."""
     raw: float | None
     """The parameter; None where the shortcut has none."""
     effective: float
@@ -41,12 +42,7 @@ class Branch:
 
 @torch.no_grad()
 def fusion_report(model: nn.Module, images: Tensor) -> list[Branch]:
-    """Run one batch and describe every input of every shortcut, in darknet's order.
-
-    Raises:
-        UserError: darknet could not have such a network, so that its layers have no numbers.
-    """
-    traced = trace(model)
+    """Run one batch and describe every input of every shortcut, in darknet's order."""
     magnitudes: dict[nn.Module, list[float]] = {}
 
     def measure(module: Any, inputs: Sequence[Tensor], _output: Tensor) -> None:
@@ -61,9 +57,25 @@ def fusion_report(model: nn.Module, images: Tensor) -> list[Branch]:
         hook.remove()
     return [
         branch
+        for layer, name, module, sources in _places(model)
+        for branch in _branches(layer, name, module, sources, magnitudes[module])
+    ]
+
+
+_Place = tuple[int, str, WeightedShortcut, Sequence[int | None]]
+
+
+def _places(model: nn.Module) -> list[_Place]:
+    """Return (number, name, shortcut, origins of its inputs) of each shortcut, in darknet's numbers if it has any."""
+    try:
+        traced = trace(model)
+    except UserError:  # an option that darknet does not know, such as sigmoid shares
+        shortcuts = [(name, module) for name, module in model.named_modules() if isinstance(module, WeightedShortcut)]
+        return [(i, name, module, [None] * len(module.channels)) for i, (name, module) in enumerate(shortcuts)]
+    return [
+        (layer, name, module, _sources(traced.cfg.layers, layer))
         for layer, (module, name) in enumerate(zip(traced.modules, traced.names, strict=True))
         if isinstance(module, WeightedShortcut)
-        for branch in _branches(layer, name, module, _sources(traced.cfg.layers, layer), magnitudes[module])
     ]
 
 
@@ -73,7 +85,7 @@ def _sources(layers: Sequence[Any], layer: int) -> list[int]:
 
 
 def _branches(
-    layer: int, name: str, module: WeightedShortcut, sources: Sequence[int], magnitudes: Sequence[float]
+    layer: int, name: str, module: WeightedShortcut, sources: Sequence[int | None], magnitudes: Sequence[float]
 ) -> list[Branch]:
     shares = module.effective_weights()
     total = sum(magnitudes) or 1.0

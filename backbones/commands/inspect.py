@@ -1,7 +1,7 @@
 """``python -m backbones inspect CKPT|X.weights``: what the fusion weights of a network have become.
 
 Prints the raw weight, the effective weight and the share in the sum for each input of each shortcut, and draws the
-effective weights as a heat map. Exits with status 2 when an input is dead.
+effective weights as a heat map. Exits with status 2 when an input is dead, with 1 when it cannot tell.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from backbones.commands.heat_map import save_heat_map
 from backbones.commands.restored import Restored, restore_model
 from backbones.data.index import validation
 from backbones.data.loader import EvalLoader
-from backbones.errors import UserError
+from backbones.errors import UserError, require_folder_for
 
 DEAD = 2
 """Exit status when a branch is dead."""
@@ -26,6 +26,7 @@ DEAD = 2
 def main(arguments: Sequence[str]) -> None:
     """Print the table, write the picture, and exit with status 2 where something is dead."""
     options = _parser().parse_args(arguments)
+    require_folder_for("--heat-map", options.heat_map)
     restored = restore_model(options.ckpt, model=options.model, ema=not options.no_ema)
     report = fusion_report(restored.model, _images(options, restored))
     if not report:
@@ -44,16 +45,20 @@ def table(report: Sequence[Branch]) -> str:
 
 
 def _row(branch: Branch) -> str:
-    source = f"{branch.input}: {branch.source}" if branch.source >= 0 else f"{branch.input}: image"
+    source = f"{branch.input}: {_origin(branch, word='')}"
     raw = f"{branch.raw:9.4f}" if branch.raw is not None else f"{'-':>9}"
     figures = f"{raw} {branch.effective:9.4f} {branch.share:7.1%}"
     return f"{branch.layer:>5}  {branch.module:<34} {source:<10} {figures}{'  dead' if branch.dead else ''}"
 
 
+def _origin(branch: Branch, *, word: str = "layer ") -> str:
+    return {None: "?", -1: "image"}.get(branch.source, f"{word}{branch.source}")
+
+
 def _obituary(branch: Branch) -> str:
     raw = "" if branch.raw is None else f"raw {branch.raw:.4f}, "
     return (
-        f"layer {branch.layer} ({branch.module}), input {branch.input} from layer {branch.source}: "
+        f"layer {branch.layer} ({branch.module}), input {branch.input} from {_origin(branch)}: "
         f"{raw}effective {branch.effective:.2%}"
     )
 

@@ -11,7 +11,9 @@ from torch import nn
 from backbones import canonical_name
 from backbones.commands.networks import create_network, is_cfg
 from backbones.darknet import weights as darknet
+from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
+from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
 from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
@@ -60,7 +62,7 @@ def restore_model(
     if about is None:
         return _foreign(file, model)
     name = _architecture(file, about["architecture"], model)
-    network = create_network(name, num_classes=len(about["classes"]), **about["model_args"])
+    network = _recorded_network(file, name, about)
     load_weights(network, file, name=name)
     preprocess = Preprocess(**{key: _tupled(value) for key, value in about["preprocess"].items()})
     return Restored(
@@ -77,8 +79,15 @@ def restore_model(
     )
 
 
+def _recorded_network(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
+    """Build the network of a checkpoint; one from a cfg comes from the text that the checkpoint holds."""
+    if about["cfg"] is None:
+        return create_network(name, num_classes=len(about["classes"]), **about["model_args"])
+    return DarknetNetwork(parse_cfg(about["cfg"], f"the cfg in {file}"), **about["model_args"])
+
+
 def _architecture(file: Path, recorded: str, asked: str | None) -> str:
-    """Return the network to build: the recorded one, but a cfg may meanwhile lie elsewhere."""
+    """Return the name of the recorded network; a cfg may meanwhile lie elsewhere."""
     if asked is None or canonical_name(asked) == recorded:
         return recorded
     if is_cfg(asked) and is_cfg(recorded):

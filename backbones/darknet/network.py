@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.darknet.activation import darknet_activation
-from backbones.darknet.cfg import IMAGE, Cfg, Section, read_cfg
+from backbones.darknet.cfg import IMAGE, Cfg, Section, format_cfg, read_cfg
 from backbones.darknet.plan import (
     Layer,
     blur_geometry,
@@ -84,6 +84,11 @@ class DarknetNetwork(nn.Module):
             if isinstance(module, WeightedShortcut):
                 module.floor = relu_floor
                 module.fusion_gradient = fusion_gradient
+
+    @property
+    def cfg_text(self) -> str:
+        """Return the text of a .cfg that describes this network."""
+        return format_cfg(self.cfg)
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The table of every section and option that a classifier's cfg may have: type, range and default."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,15 +62,14 @@ def only(value: int) -> Option:
 
 
 def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise ValueError("must be a whole number")
+    return int(text)
 
 
 def _number(text: str) -> float:
     try:
-        number = float(text)
+        number = float(text if text.isascii() and "_" not in text else "")
     except ValueError:
         raise ValueError("must be a number") from None
     if not math.isfinite(number):
@@ -101,9 +101,9 @@ def _only(number: float, value: int) -> int:
 
 _ACTIVATION = tuple(ACTIVATIONS)
 _ANY_LAYER = {
-    "burnin_update": integer(0, 0),
+    "burnin_update": only(0),
     "learning_rate": only(1),
-    "dontload": flag(),
+    "dontload": only(0),
     "onlyforward": only(0),
     "dont_update": only(0),
     "stopbackward": only(0),
@@ -203,7 +203,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "activation": word("logistic", *_ACTIVATION),
         "antialiasing": integer(0, 0, 2),
         "cbn": only(0),
-        "flipped": flag(),
+        "flipped": only(0),
         **{name: only(0) for name in ("binary", "xnor", "bin_output", "assisted_excitation", "share_index")},
         **{name: only(0) for name in ("dot", "sway", "rotate", "stretch", "stretch_sway", "deform", "coordconv")},
     },
@@ -219,6 +219,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
     "route": {**_ANY_LAYER, "layers": integers(), "groups": integer(1), "group_id": integer(0, 0)},
     "shortcut": {
         **_ANY_LAYER,
+        "burnin_update": integer(0, 0),
         "from": integers(),
         "weights_type": word("none", "none", "per_feature", "per_layer", "per_channel"),
         "weights_normalization": word("none", "none", "relu", "avg_relu", "softmax"),
@@ -259,7 +260,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "noloss": flag(),
         "spatial": only(0),
     },
-    "cost": {**_ANY_LAYER, "type": word("sse", "sse", "masked", "smooth", "L1", "seg", "wgan"), "scale": real(1.0)},
+    "cost": {**_ANY_LAYER, "type": word("sse", "sse"), "scale": real(1.0)},
 }
 """Section -> option -> what it takes."""
 

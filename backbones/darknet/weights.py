@@ -102,10 +102,12 @@ def save_weights(
     slots = list(_slots(trace(model), cutoff))
     parts = [slot.numbers(class_order, transposed=first.transposed) for slot in slots]
     _require_sound(Path(path), slots, parts)
-    with Path(path).open("wb") as file:
+    fresh = Path(f"{path}.new")
+    with fresh.open("wb") as file:
         file.write(first.to_bytes())
         for part in parts:
             file.write(part.numpy().astype("<f4").tobytes())
+    fresh.replace(path)
 
 
 def read_header(file: Path) -> tuple[Header, int]:
@@ -161,7 +163,7 @@ def _slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
     last = max((index for index, module in enumerate(traced.modules) if _tensors(module)), default=0)
     for index, module in enumerate(traced.modules[:cutoff]):
         for name, tensor in _tensors(module):
-            classes = index == last and name in ("biases", "weights") and tensor.shape[0] == CLASSES
+            classes = index == last and tensor.shape[0] == CLASSES
             yield _Slot(index, name, tensor, classes, matrix=isinstance(module, Connected) and name == "weights")
 
 
@@ -222,7 +224,9 @@ def _require_length(file: Path, start: int, slots: list[_Slot], traced: Traced) 
         return
     message = f"{file} has {found:,} bytes, but this network needs exactly {expected:,}"
     if (layers := _cut_off_at(found - start, traced)) is not None:
-        message += f"; it ends after layer {layers - 1}: if it is a partial file, say cutoff={layers}"
+        message += (
+            f"; it ends after layer {layers - 1}: if it is a partial file, load_weights(..., cutoff={layers}) takes it"
+        )
     raise UserError(f"{message}.")
 
 

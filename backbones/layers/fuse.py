@@ -17,8 +17,8 @@ def fuse(model: nn.Module) -> nn.Module:
     original: its statistics are gone. Folding is done in float64.
 
     Args:
-        model: any network; a convolution or linear layer is folded where its unit has both as attributes, named
-            ``conv`` or ``fc``, and ``bn``.
+        model: one of ours or from a cfg. In any other network a convolution or linear layer is folded where its unit
+            has it as ``conv`` or ``fc`` and a plain batch normalization as ``bn``; the rest stays as it is.
 
     Shape:
         that of ``model``
@@ -27,7 +27,10 @@ def fuse(model: nn.Module) -> nn.Module:
     for module in list(fused.modules()):
         if isinstance(module, WeightedShortcut):
             fold_shares(module)
-        elif isinstance(getattr(module, "bn", None), nn.BatchNorm1d | nn.BatchNorm2d):
+        elif type(getattr(module, "bn", None)) in (
+            nn.BatchNorm1d,
+            nn.BatchNorm2d,
+        ):  # timm's subclass holds an activation
             _fold_unit(module)
     return fused
 

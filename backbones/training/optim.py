@@ -1,11 +1,16 @@
 """SGD whose weight decay reaches convolution and classifier weights only, as darknet's does."""
 
+from typing import Any
+
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from backbones.recipe import Optim
 from backbones.training.fusion_update import FusionSGD, fusion_groups
+
+_STATE = ("params", "updates")
+"""What a parameter group holds that is not an option: the parameters' numbers and how many updates were made."""
 
 
 def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: int = 1, burn_in: int = 0) -> SGD:
@@ -31,6 +36,17 @@ def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: i
     ]
     kind = FusionSGD if fusion else SGD
     return kind([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Take momenta and counters from a checkpoint, but the options (decay, momentum, clip ...) from the optimizer.
+
+    Torch would put the checkpoint's options in their place, and a changed recipe would change nothing.
+    """
+    options = [{key: value for key, value in group.items() if key not in _STATE} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, chosen in zip(optimizer.param_groups, options, strict=True):
+        group.update(chosen)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

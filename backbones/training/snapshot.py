@@ -19,6 +19,7 @@ from backbones.training.checkpoint import (
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import precision_name
 from backbones.training.loop import Run, require_work_left
+from backbones.training.optim import load_optimizer
 
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
 """Options that decide which network it is, which images each step sees and what the optimizer carries: a resumed run
@@ -55,6 +56,7 @@ class Snapshots:
         recipe = self.recipe.to_dict()
         return {
             "architecture": recipe["model"],
+            "cfg": cfg_text(run),
             "model_args": recipe["model_args"],
             "classes": self.classes,
             "img_size": recipe["img_size"],
@@ -65,6 +67,7 @@ class Snapshots:
             "precision": precision_name(run.accelerator),
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
             "step": run.step,
+            "images_seen": run.step * run.batch_size,
             "epoch": run.step / run.train_batches.steps_per_epoch,
             "evaluations": {name: asdict(evaluation) for name, evaluation in evaluations.items()},
         }
@@ -80,6 +83,7 @@ class Snapshots:
             "scaler": scaler.state_dict() if scaler else None,
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.fingerprint,
+            "cfg": cfg_text(run),
             "surroundings": self.surroundings(run.accelerator),
             "wandb_id": run.tracker.wandb.id if run.tracker and run.tracker.wandb else None,
         }
@@ -116,10 +120,14 @@ class Snapshots:
     def restore(self, run: Run, state: dict[str, Any]) -> None:
         """Put the run where the checkpoint was written; in another folder it has yet to find its best."""
         checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
+        if state["cfg"] != cfg_text(run):
+            raise UserError(
+                f"--resume: {self.recipe.model} is not the network any more that the checkpoint was made with."
+            )
         load_weights(run.plain_model, weights_file(checkpoint, ema=False), name=self.recipe.model)
         if run.ema:
             load_weights(run.ema.module, weights_file(checkpoint, ema=True), name=self.recipe.model)
-        run.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(run.optimizer, state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.step, run.owes_validation = state["step"], state["owes_validation"]
@@ -129,3 +137,8 @@ class Snapshots:
             run.best_top1 = state["best_top1"]
         else:
             state.pop("wandb_id")
+
+
+def cfg_text(run: Run) -> str | None:
+    """Return the whole text of the cfg that the network was built from; None for a network with a name."""
+    return getattr(run.plain_model, "cfg_text", None)

@@ -163,6 +163,10 @@ def test_held_shortcuts_become_darknets_update_rule(cfg, capsys):
         (f"{NET}adam=1", r"tiny.cfg:13: \[net\] adam=1 has no counterpart in a recipe"),
         (f"{NET}mixup=1", "mixup=1 has no counterpart"),
         (f"{NET}ema_alpha=.999", "ema_alpha=0.999 has no counterpart"),
+        (f"{NET}loss_scale=128", "loss_scale=128 has no counterpart"),
+        (f"{NET}badlabels_rejection_percentage=.2", "badlabels_rejection_percentage=0.2 has no counterpart"),
+        (f"{NET}time_steps=3", "time_steps=3 has no counterpart"),
+        (f"{NET}learning_rate_min=.1", "learning_rate_min=0.1 has no counterpart"),
         (f"{NET}mixp=1", "unknown option mixp. Did you mean mixup"),
     ],
 )
@@ -179,6 +183,8 @@ def test_a_training_that_no_recipe_describes_is_refused(cfg, net, message):
         (["a.weights", "--model", "csresnext50", "--out", "b.safetensors"], "there is no weights file a.weights"),
         (["a.weights", "--out", "b.safetensors"], "a.weights does not say what network it holds: add --model"),
         (["a.cfg", "--recipe"], "there is no cfg a.cfg"),
+        (["csresnext50", "--out", "no/dir/x.cfg"], "--out no/dir/x.cfg: there is no folder no/dir"),
+        (["a.weights", "--out", "b.safetensors", "--labels", "none.txt"], "--labels none.txt: there is no such file"),
     ],
 )
 def test_what_cannot_be_converted_is_refused(words, message):

@@ -140,3 +140,17 @@ def test_the_batch_can_come_from_images(tmp_path, image_folder, capsys):
     words = ["--heat-map", str(tmp_path / "map.png"), "--batch-size", "2", "--data-dir", str(image_folder)]
     main(["inspect", str(tmp_path / "a.weights"), "--model", "csresnext50_ws", *words])
     assert "27  stages.1.blocks.0.shortcut" in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_shares_that_darknet_does_not_know_are_inspected_too():
+    """The sigmoid normalization has no cfg, so its shortcuts are numbered among themselves."""
+    model = backbones.create_model(
+        "csresnext50", num_classes=4, fusion_weights="per_feature", fusion_normalization="sigmoid"
+    )
+    first = next(module for module in model.modules() if isinstance(module, WeightedShortcut))
+    first.weight.copy_(torch.tensor([[0.0], [-9.0]]))
+    report = fusion_report(model, IMAGES)
+    assert len(report) == 26
+    assert [(branch.layer, branch.input) for branch in report if branch.dead] == [(0, 1)]
+    assert "?" in table(report)

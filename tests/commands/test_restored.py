@@ -15,6 +15,7 @@ from backbones.training.checkpoint import save_checkpoint
 
 ABOUT = {
     "architecture": "test_resnet",
+    "cfg": None,
     "model_args": {"drop_rate": 0.1},
     "classes": ["a", "b", "c"],
     "img_size": 48,

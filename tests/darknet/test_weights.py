@@ -179,7 +179,7 @@ def test_a_damaged_file_is_refused_in_one_line(classifier, file, damage, message
 
 def test_a_partial_file_is_recognized_in_the_message(classifier, tmp_path):
     save_weights(classifier, tmp_path / "a.conv.3", cutoff=3)
-    with pytest.raises(UserError, match="if it is a partial file, say cutoff=3"):
+    with pytest.raises(UserError, match=r"if it is a partial file, load_weights\(..., cutoff=3\) takes it"):
         load_weights(classifier, tmp_path / "a.conv.3")
 
 
@@ -218,3 +218,23 @@ def test_an_enormous_file_is_refused_unread(classifier, file):
         stream.truncate(1 << 40)  # a hole: it takes no space
     with pytest.raises(UserError, match="has 1,099,511,627,776 bytes, but"):
         load_weights(classifier, file)
+
+
+@torch.no_grad()
+def test_darknets_order_of_classes_is_a_permutation_of_the_logits_also_behind_a_batch_normalization(
+    classifier, tmp_path
+):
+    """The connected classifier has batch normalization: its scales and statistics belong to the classes, too."""
+    torch.manual_seed(0)
+    net = classifier
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)
+    save_weights(net, tmp_path / "a.weights", "sorted")
+    images = torch.rand(2, 3, 8, 8)
+    logits = {}
+    for order in ("darknet", "sorted"):
+        load_weights(net, tmp_path / "a.weights", order)
+        logits[order] = net.eval()(images)
+    assert torch.allclose(logits["darknet"][:, torch.as_tensor(class_order())], logits["sorted"], atol=1e-6)
+    assert not torch.allclose(logits["darknet"], logits["sorted"], atol=1e-3)

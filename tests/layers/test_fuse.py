@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import backbones
 from backbones.layers import ConvNormAct, WeightedShortcut
 from backbones.layers.fuse import fold_shares, fuse
 
@@ -51,3 +52,12 @@ def test_shares_are_the_ones_that_darknet_folds(recorded, close_to_scale, weight
 
 def test_a_fused_network_is_in_evaluation_mode():
     assert not fuse(nn.Sequential(ConvNormAct(3, 4, kernel=1))).training
+
+
+@pytest.mark.parametrize("name", ["cspdarknet53", "darknet53", "resnet18"])
+@torch.no_grad()
+def test_another_library_s_network_is_never_broken(name):
+    """timm's BatchNormAct2d is a BatchNorm2d that holds the activation."""
+    model = backbones.create_model(name, num_classes=5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.allclose(fuse(model)(images), model(images), atol=1e-5)

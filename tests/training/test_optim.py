@@ -6,7 +6,7 @@ import torch
 import backbones
 from backbones.layers import WeightedShortcut
 from backbones.recipe import Optim
-from backbones.training.optim import create_optimizer, split_parameters
+from backbones.training.optim import create_optimizer, load_optimizer, split_parameters
 
 
 @pytest.mark.parametrize("name", ["csresnext50_ws_mi2", "test_resnet"])
@@ -52,3 +52,14 @@ def test_a_frozen_parameter_is_left_out():
     layer = torch.nn.Linear(3, 2)
     layer.bias.requires_grad_(False)
     assert len(create_optimizer(layer, Optim(), lr=0.1).param_groups) == 1
+
+
+def test_a_resumed_optimizer_keeps_its_momentum_but_goes_by_the_recipe():
+    layer = torch.nn.Linear(3, 2)
+    old = create_optimizer(layer, Optim(momentum=0.9, weight_decay=0.1), lr=0.1)
+    layer(torch.ones(3)).sum().backward()
+    old.step()
+    new = create_optimizer(layer, Optim(momentum=0.5, weight_decay=0.2), lr=0.3)
+    load_optimizer(new, old.state_dict())
+    assert [(group["momentum"], group["weight_decay"]) for group in new.param_groups] == [(0.5, 0.2), (0.5, 0.0)]
+    assert torch.equal(new.state[layer.weight]["momentum_buffer"], old.state[layer.weight]["momentum_buffer"])
