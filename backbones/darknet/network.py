@@ -263,7 +263,7 @@ class Softmax(nn.Module):
     """``[softmax]``: probabilities within each of ``groups`` runs of numbers.
 
     Shape:
-        (N, ...) -> (N, K)
+        (N, ...) -> (N, K, 1, 1): a later layer may read it as a map
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -273,7 +273,7 @@ class Softmax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize each group."""
         grouped = x.flatten(1).unflatten(1, (self.groups, -1)) / self.temperature
-        return grouped.softmax(2).flatten(1)
+        return grouped.softmax(2).flatten(1)[:, :, None, None]
 
 
 class Calculation(nn.Module):

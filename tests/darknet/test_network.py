@@ -148,7 +148,7 @@ def test_softmax_is_left_out_of_the_logits(network):
     x = seeded(2, 3, 8, 8)
     logits = net(x)
     assert (net.num_classes, logits.shape) == (6, (2, 6))
-    assert torch.allclose(net.outputs(x)[-1], logits.view(2, 2, 3).softmax(2).view(2, 6))
+    assert torch.allclose(net.outputs(x)[-1].flatten(1), logits.view(2, 2, 3).softmax(2).view(2, 6))
 
 
 def test_dropout_changes_what_later_layers_read_from_the_layer_before_it(network):
@@ -225,3 +225,11 @@ def test_each_shortcut_knows_how_long_it_is_held(network):
     )
     holds = [module.burnin_update for module in net.modules() if isinstance(module, WeightedShortcut)]
     assert holds == [2, 0]
+
+
+def test_a_layer_may_read_a_softmax(network):
+    net = network("[conv]\nfilters=4\n[avgpool]\n[softmax]\n[conv]\nfilters=3\nactivation=linear\n[softmax]")
+    images = torch.rand(2, 3, 8, 8)
+    *_, shares, logits, _ = net.eval().outputs(images)
+    assert torch.allclose(shares.sum((1, 2, 3)), torch.ones(2))
+    assert torch.equal(net(images), logits.flatten(1))
