@@ -1,7 +1,7 @@
 """The shortcut: a sum of feature maps, plain or with learned weights (darknet issue #4662)."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,8 @@ def with_darknet_gradient(weight: Tensor, shares: Tensor, normalization: Normali
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """Add feature maps, each multiplied by its row of ``weights`` (plain sum if None).
 
-    The shares are cast to the maps' type, so that under autocast the sum stays in bfloat16 like its inputs.
+    The shares are cast to the maps' type, so that under autocast the sum stays in bfloat16 like its inputs; their
+    gradients are summed in the shares' own type all the same.
 
     Shape:
         inputs (N, C_j, H, W), weights (inputs, 1 or C_0) -> (N, C_0, H, W)
@@ -153,11 +154,38 @@ def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Ten
     fitted = [_fit_channels(x, first.shape[1]) for x in others]
     if weights is None:
         return sum(fitted, start=first)
-    shares = weights.to(first.dtype)[:, None, :, None, None]
+    shares = weights[:, None, :, None, None]
+    if first.dtype != weights.dtype:
+        return sum(
+            (_scale(x, share) for x, share in zip(fitted, shares[1:], strict=True)), start=_scale(first, shares[0])
+        )
     total = first * shares[0]
     for x, share in zip(fitted, shares[1:], strict=True):
         total = torch.addcmul(total, x, share)
     return total
+
+
+class _Scale(torch.autograd.Function):
+    """A map of half precision times a share of single precision.
+
+    The normalization subtracts the gradients of the shares from each other. For inputs alike they are
+    nearly equal, so they must not be rounded to half precision before.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(x, share)
+        return x * share.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,), (x, share) = gradients, ctx.saved_tensors
+        summed = [axis for axis, size in enumerate(share.shape) if size == 1]
+        return gradient * share.to(gradient.dtype), (gradient * x).sum(summed, keepdim=True, dtype=share.dtype)
+
+
+def _scale(x: Tensor, share: Tensor) -> Tensor:
+    return cast("Tensor", _Scale.apply(x, share))
 
 
 def require_fusion(weights_type: str, normalization: str, fusion_gradient: str = "true") -> None:

@@ -267,6 +267,36 @@ def test_bfloat16_maps_give_a_bfloat16_sum_and_a_float32_weight_gradient(weights
     torch.testing.assert_close(total.float(), expected, atol=0.03, rtol=0.03)
 
 
+@pytest.mark.parametrize("weights_type", ["per_feature", "per_channel"])
+def test_bfloat16_keeps_the_weight_gradient_of_inputs_that_resemble_each_other(weights_type):
+    """The gradients of the shares nearly cancel; rounded to bfloat16 first, nothing but noise is left of them."""
+    torch.manual_seed(0)
+    common, upstream = torch.randn(8, 4, 16, 16), torch.randn(8, 4, 16, 16)
+    maps = [(common + 0.5 * upstream + 0.1 * torch.randn(8, 4, 16, 16)).bfloat16() for _ in range(3)]
+    layer = WeightedShortcut((4, 4, 4), weights_type=weights_type, normalization="softmax")
+    gradients = []
+    for inputs in (maps, [x.double() for x in maps]):
+        layer.zero_grad()
+        (
+            layer.to(torch.float64 if inputs is not maps else torch.float32)(*inputs) * upstream.bfloat16()
+        ).sum().backward()
+        gradients.append(layer.weight.grad.double())
+    half, exact = gradients
+    assert (half - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_its_gradients_compile(dtype):
+    layer = WeightedShortcut((4, 2), weights_type="per_feature", normalization="softmax")
+    inputs = [torch.randn(2, c, 3, 3).to(dtype) for c in (4, 2)]
+    plain, compiled = [], []
+    for found, run in ((plain, layer), (compiled, torch.compile(layer, fullgraph=True, backend="aot_eager"))):
+        layer.zero_grad()
+        run(*inputs).float().sum().backward()
+        found.append(layer.weight.grad.clone())
+    torch.testing.assert_close(plain, compiled)
+
+
 @pytest.mark.parametrize("fusion_gradient", ["true", "darknet"])
 @pytest.mark.parametrize(("weights_type", "normalization"), [("none", "none"), ("per_channel", "softmax")])
 def test_it_compiles_to_one_graph(weights_type, normalization, fusion_gradient):
