@@ -82,6 +82,7 @@ def run_folder(image_folder, tmp_path_factory) -> Path:
     done = launch("train_imagenet.py", *TINY, "--data-dir", image_folder, "--output", folder)
     assert done.returncode == 0, done.stderr
     assert "16 images per step = 2 processes x 8" in done.stdout
+    assert "Warning" not in done.stderr
     return folder
 
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def create_accelerator(
     file = launch_file(_launcher_words())
     if file.get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
+    # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     accelerator = Accelerator(
         cpu=device == "cpu" or not torch.cuda.is_available(),
         mixed_precision=mixed_precision(precision, launched),
