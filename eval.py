@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
-
 from backbones.command_line import parse
+from backbones.commands.assembly import eval_loader
 from backbones.commands.restored import Restored, restore_model
 from backbones.data.index import Index, validation
-from backbones.data.loader import EvalLoader
 from backbones.errors import UserError, exit_on_user_error, require_folder_for
 from backbones.recipe import require
 from backbones.training.evaluate import Evaluation, evaluate
@@ -59,7 +57,15 @@ def main(argv: Sequence[str]) -> Evaluation:
     restored = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
     accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
     index = validation_images(options, restored)
-    batches = val_loader(options, restored, index, accelerator)
+    batches = eval_loader(
+        index,
+        accelerator,
+        img_size=restored.img_size,
+        preprocess=restored.preprocess,
+        batch_size=options.batch_size,
+        loader=options.loader or restored.loader,
+        workers=options.workers,
+    )
     evaluation = evaluate(accelerator, restored.model.to(accelerator.device), batches, expected=len(index))
     if accelerator.is_main_process:
         print(f"checkpoint  {restored.file}\nresult      {evaluation}")  # noqa: T201
@@ -98,21 +104,6 @@ def require_same_images(options: Options, restored: Restored, index: Index) -> N
             "restore them, or name the folder with --data-dir to evaluate on what is there."
         )
     print("note        these are not the validation images that the checkpoint was measured on")  # noqa: T201
-
-
-def val_loader(options: Options, restored: Restored, index: Index, accelerator: Accelerator) -> EvalLoader:
-    """Return this process's share of the images, prepared as the checkpoint says."""
-    return EvalLoader(
-        index,
-        img_size=restored.img_size,
-        preprocess=restored.preprocess,
-        batch_size=options.batch_size,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        device=accelerator.device,
-        loader=options.loader or restored.loader,
-        workers=options.workers,
-    )
 
 
 def write_json(options: Options, restored: Restored, evaluation: Evaluation) -> None:

@@ -251,6 +251,11 @@ def run_length(recipe: Recipe, steps_per_epoch: int) -> int:
     return recipe.steps or (recipe.epochs or 120) * steps_per_epoch
 
 
+def micro_batch(recipe: Recipe, processes: int) -> int:
+    """Return the images of one forward pass of one process: what BatchNorm sees."""
+    return recipe.batch_size // (processes * recipe.grad_accum_steps)
+
+
 def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
     """Return the steps of burn-in; a burn-in that would never end is an error."""
     if recipe.optim.burn_in is None:

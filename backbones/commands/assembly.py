@@ -1,6 +1,7 @@
 """Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +16,7 @@ from backbones.data.synthetic import synthetic_index
 from backbones.errors import UserError
 from backbones.layers import set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
-from backbones.recipe import Recipe, burn_in_steps, run_length
+from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.loop import Run
 from backbones.training.optim import create_optimizer
 from backbones.training.progress import ProgressBar
@@ -53,17 +54,21 @@ def train_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> Trai
 
 def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLoader:
     """Return this process's validation batches, as large as its training batches."""
-    return EvalLoader(
+    return eval_loader(
         index,
+        accelerator,
         img_size=recipe.img_size,
         preprocess=recipe.preprocess,
-        batch_size=recipe.batch_size // (accelerator.num_processes * recipe.grad_accum_steps),
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        device=accelerator.device,
+        batch_size=micro_batch(recipe, accelerator.num_processes),
         loader=recipe.loader,
         workers=recipe.workers,
     )
+
+
+def eval_loader(index: Index, accelerator: Accelerator, **view: Any) -> EvalLoader:
+    """Return this process's share of ``index``; ``view`` is what else an EvalLoader is told."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    return EvalLoader(index, rank=rank, world_size=processes, device=accelerator.device, **view)
 
 
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:

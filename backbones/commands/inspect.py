@@ -86,9 +86,6 @@ def _images(options: argparse.Namespace, restored: Restored) -> Tensor:
         img_size=restored.img_size,
         preprocess=restored.preprocess,
         batch_size=options.batch_size,
-        rank=0,
-        world_size=1,
-        device=torch.device("cpu"),
         loader=options.loader,
         workers=1,
     )

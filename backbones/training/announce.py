@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from backbones.recipe import Recipe, burn_in_steps
+from backbones.recipe import Recipe, burn_in_steps, micro_batch
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import command_line
 from backbones.training.loop import Run
@@ -27,7 +27,7 @@ def introduce(
     steps = run.train_batches.steps_per_epoch
     processes, accumulated = run.accelerator.num_processes, recipe.grad_accum_steps
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    each = recipe.batch_size // (processes * accumulated)
+    each = micro_batch(recipe, processes)
     lines = (
         f"run folder  {folder}",
         f"model       {recipe.model}, {parameters / 1e6:.2f} M parameters, on {run.accelerator.device}, "
@@ -47,7 +47,7 @@ def introduce(
 def warnings_of(run: Run, recipe: Recipe) -> list[str]:
     """Return a line for each setting that would quietly spoil this run."""
     momentum, updates = recipe.optim.bn_momentum, run.total_steps * recipe.grad_accum_steps
-    each = recipe.batch_size // (run.accelerator.num_processes * recipe.grad_accum_steps)
+    each = micro_batch(recipe, run.accelerator.num_processes)
     warnings = []
     if momentum < 0.1 and updates * momentum < _TIME_CONSTANTS:
         warnings.append(

@@ -4,7 +4,6 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ def create_accelerator(
     ``obey_launcher`` is not set.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
-    file = launch_file(_launcher_words())
+    launcher = _launcher_words()
+    file = launch_file(launcher)
     if file.get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
     # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
@@ -41,7 +41,7 @@ def create_accelerator(
         gradient_accumulation_steps=grad_accum_steps,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
     )
-    check_processes(accelerator.num_processes, requested_processes(_launcher_words()))
+    check_processes(accelerator.num_processes, requested_processes(launcher))
     return accelerator
 
 
@@ -75,7 +75,7 @@ def requested_processes(launcher: list[str]) -> int | None:
     """Return the process count that the words of an ``accelerate launch`` command line ask for, or None."""
     if not any(Path(word).name in _LAUNCHERS for word in launcher):
         return None
-    options = {key.replace("-", "_"): value for key, value in _options(launcher)}
+    options = _options(launcher)
     if "__num_processes" in options:
         return int(options["__num_processes"])
     count = launch_file(launcher).get("num_processes")
@@ -84,7 +84,7 @@ def requested_processes(launcher: list[str]) -> int | None:
 
 def launch_file(launcher: list[str]) -> dict[str, Any]:
     """Return what is in the launch file that the words of ``accelerate launch`` name; {} where they name none."""
-    options = {key.replace("-", "_"): value for key, value in _options(launcher)}
+    options = _options(launcher)
     try:
         content = yaml.safe_load(Path(options.get("__config_file", "")).read_text())
     except (OSError, yaml.YAMLError):
@@ -110,7 +110,10 @@ def _launcher_words() -> list[str]:
         return []
 
 
-def _options(words: list[str]) -> Iterator[tuple[str, str]]:
+def _options(words: list[str]) -> dict[str, str]:
+    """Return each word with what follows it, or with what stands behind its ``=``; dashes read as underscores."""
+    options = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
-        yield option, value if equals else following
+        options[option.replace("-", "_")] = value if equals else following
+    return options
