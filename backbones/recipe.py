@@ -11,6 +11,7 @@ from typing import Any, Literal
 from backbones.errors import UserError
 
 Interpolation = Literal["bilinear", "bicubic"]
+Protocol = Literal["darknet", "timm", "full"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LoaderName = Literal["dali", "reference", "synthetic"]
 
@@ -25,10 +26,14 @@ def require(condition: bool, option: str, value: object, rule: str) -> None:  # 
 class Preprocess:
     """How an image becomes a network input; stored in the checkpoint, so that evaluation repeats it."""
 
+    protocol: Protocol = "darknet"
+    """What evaluation cuts. darknet: short side to img_size, corners aligned, no antialiasing, then the centre.
+    timm: the same with half-pixel centres and antialiasing, as torchvision does it. full: the whole image, squashed
+    to a square."""
     crop_pct: float = 1.0
     """Centre crop as a share of the resized short side: the short side becomes img_size / crop_pct pixels."""
     interpolation: Interpolation = "bilinear"
-    """Filter of every resize (antialiased)."""
+    """Filter of every resize, with antialiasing; the darknet protocol and augmentation are always bilinear."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted from RGB in [0, 1]. darknet subtracts nothing."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -37,25 +42,92 @@ class Preprocess:
     def __post_init__(self) -> None:
         require(0 < self.crop_pct <= 1, "preprocess.crop_pct", self.crop_pct, "must lie in (0, 1]")
         require(min(self.std) > 0, "preprocess.std", self.std, "must be positive")
+        option = "preprocess.interpolation"
+        fits = self.protocol != "darknet" or self.interpolation == "bilinear"
+        require(fits, option, self.interpolation, "needs preprocess.protocol=timm or full: darknet's is bilinear")
+        fits = self.protocol != "full" or self.crop_pct == 1
+        require(fits, "preprocess.crop_pct", self.crop_pct, "must be 1 with preprocess.protocol=full: nothing is cut")
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random resized crop and flip of a training image."""
+class DarknetAugment:
+    """darknet's warp (scale, aspect, rotation and place as one affine map, black borders) and HSV shift."""
+
+    min_crop: int = 128
+    """Smallest length in pixels to which the image's short side is scaled; below img_size there are black borders."""
+    max_crop: int = 448
+    """Largest length in pixels to which the image's short side is scaled."""
+    aspect: float = 0.75
+    """Width / height is stretched by a factor in [aspect, 1], or by its reciprocal."""
+    angle: float = 7.0
+    """Largest rotation in degrees, to either side."""
+    hue: float = 0.1
+    """Largest shift of the hue, as a share of the circle, to either side."""
+    saturation: float = 0.75
+    """Saturation is multiplied by a factor in [saturation, 1], or by its reciprocal."""
+    exposure: float = 0.75
+    """Brightness is multiplied by a factor in [exposure, 1], or by its reciprocal."""
+    hsv: Literal["matrix", "exact"] = "matrix"
+    """How colours shift: by one colour matrix for each image, or in HSV as darknet does, which costs more."""
+
+    def __post_init__(self) -> None:
+        group = "augment.darknet"
+        require(0 < self.min_crop, f"{group}.min_crop", self.min_crop, "must be positive")
+        require(self.min_crop <= self.max_crop, f"{group}.max_crop", self.max_crop, "must not be below min_crop")
+        require(0 <= self.angle <= 180, f"{group}.angle", self.angle, "must lie in [0, 180]")
+        require(0 <= self.hue <= 0.5, f"{group}.hue", self.hue, "must lie in [0, 0.5]")
+        for option in ("aspect", "saturation", "exposure"):
+            value = getattr(self, option)
+            require(0 < value <= 1, f"{group}.{option}", value, "must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class InceptionAugment:
+    """Random resized crop, and what is often added to it."""
 
     scale: tuple[float, float] = (0.33, 1.0)
     """Smallest and largest share of the image's area that the crop covers."""
     ratio: tuple[float, float] = (0.75, 1.3333333333333333)
     """Smallest and largest width / height of the crop before it is resized to a square."""
-    hflip: float = 0.5
-    """Probability of a horizontal flip."""
+    color_jitter: float = 0.0
+    """Brightness, contrast and saturation are each multiplied by a factor in [1 - color_jitter, 1 + color_jitter]."""
+    auto: Literal["none", "randaugment", "trivialaugment"] = "none"
+    """Operations drawn from a fixed list: two of one strength (RandAugment) or one of any strength (TrivialAugment)."""
+    magnitude: int = 9
+    """Strength of RandAugment's operations, 0 to 30."""
+    erasing: float = 0.0
+    """Probability of painting a random rectangle in the mean colour (random erasing)."""
 
     def __post_init__(self) -> None:
+        group = "augment.inception"
         low, high = self.scale
-        require(0 < low <= high <= 1, "augment.scale", self.scale, "must satisfy 0 < low <= high <= 1")
+        require(0 < low <= high <= 1, f"{group}.scale", self.scale, "must satisfy 0 < low <= high <= 1")
         low, high = self.ratio
-        require(0 < low <= high, "augment.ratio", self.ratio, "must satisfy 0 < low <= high")
+        require(0 < low <= high, f"{group}.ratio", self.ratio, "must satisfy 0 < low <= high")
+        require(0 <= self.color_jitter <= 1, f"{group}.color_jitter", self.color_jitter, "must lie in [0, 1]")
+        require(0 <= self.magnitude <= 30, f"{group}.magnitude", self.magnitude, "must lie in [0, 30]")
+        require(0 <= self.erasing <= 1, f"{group}.erasing", self.erasing, "must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to a training image before it is mixed with others."""
+
+    augmentation: Literal["darknet", "inception"] = "darknet"
+    """darknet's warp and HSV shift, or the random resized crop of most other trainers."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+    darknet: DarknetAugment = field(default_factory=DarknetAugment)
+    """Ranges of augmentation=darknet."""
+    inception: InceptionAugment = field(default_factory=InceptionAugment)
+    """Ranges of augmentation=inception."""
+
+    def __post_init__(self) -> None:
         require(0 <= self.hflip <= 1, "augment.hflip", self.hflip, "must lie in [0, 1]")
+        other = "inception" if self.augmentation == "darknet" else "darknet"
+        unused = differences(asdict(type(getattr(self, other))()), asdict(getattr(self, other)), f"augment.{other}.")
+        for option, (_, value) in unused.items():
+            require(False, option, value, f"has no effect with augmentation={self.augmentation}")  # noqa: FBT003
 
 
 @dataclass(frozen=True)
@@ -66,14 +138,50 @@ class Mixing:
     """Cut images into four quadrants taken from four images."""
     cutmix: bool = True
     """Paste a rectangle of one image into another."""
+    mixup: bool = False
+    """Average two images."""
     prob: float = 0.5
-    """Share of groups of four images that are mixed; with mosaic and cutmix on, each takes half of them."""
+    """Share of groups that are mixed; each kind of mixing that is on takes the same part of them."""
+    sampling: Literal["group", "batch"] = "group"
+    """Who shares a decision: darknet's groups of four consecutive images (kind and place are drawn per image), or all
+    images of the step (timm's batch mode: kind and place are drawn once)."""
+    blur: int = 0
+    """Side in pixels (odd) of the Gaussian blur of every fourth image, on average; 0: none. darknet's blur=1 is 15."""
     smoothing: float = 0.1
     """Label smoothing eps: 1 - eps for the label, eps / (classes - 1) for every other class."""
 
     def __post_init__(self) -> None:
         require(0 <= self.prob <= 1, "mixing.prob", self.prob, "must lie in [0, 1]")
+        fits = self.blur == 0 or (self.blur >= 3 and self.blur % 2 == 1)
+        require(fits, "mixing.blur", self.blur, "must be 0 or an odd number of at least 3")
         require(0 <= self.smoothing < 1, "mixing.smoothing", self.smoothing, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How files become batches, and what a bad one does. Only bad_images changes what is trained on."""
+
+    bad_images: Literal["stop", "skip"] = "stop"
+    """A training image that cannot be decoded: stop with its path, or put the next good image of its class in its
+    place. Validation always stops."""
+    bad_images_limit: float = 1e-4
+    """With bad_images=skip: the share of replaced images above which the run stops."""
+    read_threads: int = 4
+    """Threads of this process that read files; more help where each read is slow, as on network drives."""
+    prefetch: int = 2
+    """Batches read ahead, and batches decoded ahead."""
+    hw_decoder_load: float = 0.65
+    """Share of the JPEG files given to the GPU's hardware decoder, where it has one."""
+    preallocate: tuple[int, int] = (5980, 6430)
+    """Width and height in pixels for which GPU decoding memory is set aside at the start (ImageNet's largest), so that
+    it does not run out in the middle; 0 0: as images need it."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.bad_images_limit <= 1, "loading.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]")
+        require(0 <= self.hw_decoder_load <= 1, "loading.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
+        require(min(self.preallocate) >= 0, "loading.preallocate", self.preallocate, "must not be negative")
+        for option in ("read_threads", "prefetch"):
+            require(getattr(self, option) > 0, f"loading.{option}", getattr(self, option), "must be positive")
 
 
 @dataclass(frozen=True)
@@ -171,7 +279,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network, such as {act: leaky}."""
     data_dir: str | None = None
-    """Folder with train/CLASS/*.jpg and val/CLASS/*.jpg."""
+    """Training and validation images: class folders, the official archives, shards, or what `prepare` wrote."""
     output: str | None = None
     """Run folder; must not be in use. Unset: runs/DATE-TIME-MODEL."""
     resume: str | None = None
@@ -213,9 +321,11 @@ class Recipe:
     preprocess: Preprocess = field(default_factory=Preprocess)
     """How an image becomes a network input."""
     augment: Augment = field(default_factory=Augment)
-    """Random resized crop and flip."""
+    """What happens to a training image."""
     mixing: Mixing = field(default_factory=Mixing)
-    """Mosaic, cutmix and label smoothing."""
+    """Mosaic, cutmix, mixup, blur and label smoothing."""
+    loading: Loading = field(default_factory=Loading)
+    """How files become batches, and what a bad one does."""
     synthetic: Synthetic = field(default_factory=Synthetic)
     """What --loader synthetic makes up."""
     optim: Optim = field(default_factory=Optim)

@@ -10,7 +10,10 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import (
     Augment,
+    DarknetAugment,
     Ema,
+    InceptionAugment,
+    Loading,
     Log,
     Mixing,
     Optim,
@@ -25,14 +28,55 @@ from backbones.recipe import (
 
 
 @pytest.mark.parametrize(
+    ("augment", "unused"),
+    [
+        ({"darknet": DarknetAugment(angle=3), "augmentation": "inception"}, "augment.darknet.angle=3"),
+        ({"inception": InceptionAugment(erasing=0.2)}, "augment.inception.erasing=0.2"),
+    ],
+)
+def test_an_option_of_the_other_augmentation_is_refused(augment, unused):
+    with pytest.raises(UserError, match=f"{unused} has no effect with augmentation="):
+        Augment(**augment)
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        ({"interpolation": "bicubic"}, "needs preprocess.protocol=timm or full"),
+        ({"protocol": "full", "crop_pct": 0.9}, "must be 1 with preprocess.protocol=full"),
+    ],
+)
+def test_what_a_protocol_does_not_have_is_refused(preprocess, message):
+    with pytest.raises(UserError, match=message):
+        Preprocess(**preprocess)
+
+
+@pytest.mark.parametrize(
     ("group", "option", "value"),
     [
         (Preprocess, "crop_pct", 0.0),
         (Preprocess, "std", (1.0, 0.0, 1.0)),
-        (Augment, "scale", (0.5, 0.2)),
-        (Augment, "scale", (0.5, 1.5)),
-        (Augment, "ratio", (0.0, 1.0)),
+        (InceptionAugment, "scale", (0.5, 0.2)),
+        (InceptionAugment, "scale", (0.5, 1.5)),
+        (InceptionAugment, "ratio", (0.0, 1.0)),
+        (InceptionAugment, "color_jitter", -0.1),
+        (InceptionAugment, "magnitude", 31),
+        (InceptionAugment, "erasing", 1.1),
+        (DarknetAugment, "min_crop", 0),
+        (DarknetAugment, "max_crop", 100),
+        (DarknetAugment, "aspect", 1.5),
+        (DarknetAugment, "angle", 181.0),
+        (DarknetAugment, "hue", 0.6),
+        (DarknetAugment, "saturation", 0.0),
+        (DarknetAugment, "exposure", 2.0),
         (Augment, "hflip", 1.5),
+        (Mixing, "blur", 4),
+        (Mixing, "blur", 1),
+        (Loading, "bad_images_limit", 1.5),
+        (Loading, "hw_decoder_load", -1.0),
+        (Loading, "preallocate", (-1, 5)),
+        (Loading, "read_threads", 0),
+        (Loading, "prefetch", 0),
         (Mixing, "prob", -0.1),
         (Mixing, "smoothing", 1.0),
         (Synthetic, "classes", 0),
@@ -89,7 +133,7 @@ def test_a_burn_in_that_never_ends_is_refused():
 
 
 def test_a_recipe_written_as_yaml_reads_back_as_the_same_recipe(tmp_path):
-    recipe = replace(Recipe(), model_args={"act": "leaky"}, lr=3e-5, augment=Augment(scale=(0.2, 0.9)))
+    recipe = replace(Recipe(), model_args={"act": "leaky"}, lr=3e-5, augment=Augment(darknet=DarknetAugment(hue=0.2)))
     recipe = replace(recipe, epochs=3, log=Log(wandb_mode="offline"), optim=Optim(burn_in=5, clip_grad=1.0))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict()))
     assert parse(Recipe, [], config=tmp_path / "recipe.yaml") == recipe
@@ -109,7 +153,7 @@ def test_differences_name_each_option_once():
 
 def test_every_field_says_what_it_means():
     source = Path(__file__).parents[1].joinpath("backbones/recipe.py").read_text()
-    for group in (Recipe, Preprocess, Augment, Mixing, Synthetic, Optim, Ema, Log):
+    for group in (Recipe, Preprocess, Augment, DarknetAugment, InceptionAugment, Loading, Mixing, Synthetic, Optim, Ema, Log):
         assert is_dataclass(group)
         for field in fields(group):
             declaration = source[source.index(f"class {group.__name__}:") :]

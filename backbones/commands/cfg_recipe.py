@@ -9,10 +9,11 @@ from backbones.darknet.plan import plan
 
 _CARRIED = (
     "batch", "subdivisions", "learning_rate", "momentum", "decay", "max_batches", "burn_in", "power", "policy",
-    "height", "width", "channels", "flip", "aspect", "cutmix", "mosaic", "label_smooth_eps",
+    "height", "width", "channels", "flip", "min_crop", "max_crop", "aspect", "angle", "hue", "saturation", "exposure",
+    "mixup", "cutmix", "mosaic", "blur", "label_smooth_eps",
 )  # fmt: skip
-_LEFT_OUT = ("min_crop", "max_crop", "angle", "hue", "saturation", "exposure", "blur")
-"""Options of the augmentation that a recipe does not have; the text says so."""
+_MIXUP = {1: ("mixup",), 2: ("cutmix",), 3: ("mosaic",), 4: ("mosaic", "cutmix")}
+"""What the numbers of mixup= stand for; cutmix=1 and mosaic=1 overrule it."""
 _HARMLESS = (
     "optimized_memory", "workspace_size_limit_mb", "use_cuda_graph", "show_receptive_field", "max_chart_loss",
     "augment_speed",
@@ -28,11 +29,8 @@ def recipe_text(path: str) -> str:
     """
     cfg = read_cfg(path)
     plan(cfg)
-    left = [f"{option}={value}" for option, value in cfg.net.values.items() if option in _LEFT_OUT]
-    notes = [f"# From the [net] section of {path}."]
-    if left:
-        notes.append(f"# Not carried over, the random resized crop stands in for them: {', '.join(left)}.")
-    return "\n".join(notes) + "\n" + yaml.safe_dump({"model": path, **recipe_options(cfg)}, sort_keys=False)
+    options = yaml.safe_dump({"model": path, **recipe_options(cfg)}, sort_keys=False)
+    return f"# From the [net] section of {path}.\n{options}"
 
 
 def recipe_options(cfg: Cfg) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def recipe_options(cfg: Cfg) -> dict[str, Any]:
         "grad_accum_steps": net["subdivisions"],
         "lr": net["learning_rate"],
         "img_size": net["width"],
-        "preprocess": {"crop_pct": 1.0, "interpolation": "bilinear", "mean": [0.0] * 3, "std": [1.0] * 3},
+        "preprocess": {"protocol": "darknet", "crop_pct": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3},
         "augment": _augment(net),
         "mixing": _mixing(net),
         "optim": {
@@ -67,23 +65,39 @@ def _require_known(net: Section) -> None:
         raise net.error("width", f"is not the height {net['height']}: a recipe has square images")
     if net["channels"] != 3:
         raise net.error("channels", "is not 3: a recipe has RGB images")
-    for option in net.values.keys() - {*_CARRIED, *_LEFT_OUT, *_HARMLESS}:
+    for option in net.values.keys() - {*_CARRIED, *_HARMLESS}:
         if net[option] != Section("net")[option]:
             raise net.error(option, "has no counterpart in a recipe")
 
 
 def _augment(net: Section) -> dict[str, Any]:
-    aspect = net["aspect"]
-    low, high = sorted((aspect, 1 / aspect))
-    return {"ratio": [low, high], "hflip": 0.5 * net["flip"]}
+    """Return darknet's warp and HSV shift; unset crops lie between once and twice the size of the network."""
+    size = net["width"]
+    ranges = {
+        "min_crop": net["min_crop"] or size,
+        "max_crop": net["max_crop"] or 2 * size,
+        "aspect": _below_one(net["aspect"]),
+        "angle": net["angle"],
+        "hue": net["hue"],
+        "saturation": _below_one(net["saturation"]),
+        "exposure": _below_one(net["exposure"]),
+    }
+    return {"augmentation": "darknet", "hflip": 0.5 * net["flip"], "darknet": ranges}
+
+
+def _below_one(factor: float) -> float:
+    """Return the end of the range that is below 1: darknet takes a factor or its reciprocal."""
+    return min(factor, 1 / factor)
 
 
 def _mixing(net: Section) -> dict[str, Any]:
-    mixed = bool(net["mosaic"] or net["cutmix"])
+    own = tuple(kind for kind in ("mosaic", "cutmix") if net[kind])
+    kinds = own or _MIXUP.get(net["mixup"], ())
+    blur = 15 if net["blur"] == 1 else net["blur"] // 2 * 2 + 1 if net["blur"] else 0
     return {
-        "mosaic": bool(net["mosaic"]),
-        "cutmix": bool(net["cutmix"]),
-        "prob": 0.5 if mixed else 0.0,
+        **{kind: kind in kinds for kind in ("mosaic", "cutmix", "mixup")},
+        "prob": 0.5 if kinds else 0.0,
+        "blur": blur,
         "smoothing": net["label_smooth_eps"],
     }
 

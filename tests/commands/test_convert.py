@@ -130,23 +130,40 @@ def test_the_net_section_becomes_a_recipe(tmp_path, cfg):
     recipe = parse(Recipe, [], config=out)
     assert (recipe.model, recipe.batch_size, recipe.grad_accum_steps) == (str(file), 64, 4)
     assert (recipe.lr, recipe.steps, recipe.img_size, recipe.optim.burn_in) == (0.05, 500, 32, 20)
-    assert (recipe.mixing.mosaic, recipe.mixing.prob, recipe.augment.ratio) == (False, 0.0, (1.0, 1.0))
-    assert "# Not carried over" in out.read_text()
-    assert "hue=0.1" in out.read_text()
+    assert (recipe.mixing.mosaic, recipe.mixing.prob) == (False, 0.0)
+    ours = recipe.augment.darknet
+    assert (recipe.augment.augmentation, ours.hue, ours.aspect) == ("darknet", 0.1, 1.0)
+    assert (ours.min_crop, ours.max_crop) == (32, 64)  # darknet's defaults: once and twice the network's size
+
+
+@pytest.mark.parametrize(
+    ("net", "kinds", "blur"),
+    [
+        ("mixup=1", ["mixup"], 0),
+        ("mixup=4", ["cutmix", "mosaic"], 0),
+        ("mixup=1\nmosaic=1", ["mosaic"], 0),
+        ("cutmix=1\nblur=1", ["cutmix"], 15),
+        ("blur=8", [], 9),
+    ],
+)
+def test_the_numbers_of_mixup_and_blur_are_spelled_out(tmp_path, cfg, net: str, kinds: list[str], blur: int):
+    main(["convert", str(cfg(net=f"{NET}{net}")), "--recipe", "--out", str(tmp_path / "r.yaml")])
+    mixing = parse(Recipe, [], config=tmp_path / "r.yaml").mixing
+    assert [kind for kind in ("cutmix", "mixup", "mosaic") if getattr(mixing, kind)] == kinds
+    assert (mixing.prob, mixing.blur) == (0.5 if kinds else 0.0, blur)
 
 
 def test_the_threads_recipe_is_the_one_in_configs(capsys):
-    """Except for the names of the parts that a cfg does not have."""
     main(["convert", str(FIXTURES / "csresnext50-ws-mi2.cfg"), "--recipe"])
     ours = yaml.safe_load(capsys.readouterr().out)
     theirs = yaml.safe_load((FIXTURES.parents[2] / "configs" / "omega.yaml").read_text())
     assert ours["preprocess"] == theirs["preprocess"]
+    assert ours["augment"] == theirs["augment"]
     assert ours["mixing"] == theirs["mixing"]
     assert {key: ours[key] for key in ("steps", "batch_size", "lr", "img_size")} == {
         key: theirs[key] for key in ("steps", "batch_size", "lr", "img_size")
     }
     assert ours["optim"] == theirs["optim"]
-    assert ours["augment"]["ratio"] == theirs["augment"]["ratio"]
 
 
 def test_held_shortcuts_become_darknets_update_rule(cfg, capsys):
@@ -161,7 +178,7 @@ def test_held_shortcuts_become_darknets_update_rule(cfg, capsys):
     [
         ("policy=steps", r"tiny.cfg:5: \[net\] policy=steps has no recipe: only poly has one"),
         (f"{NET}adam=1", r"tiny.cfg:13: \[net\] adam=1 has no counterpart in a recipe"),
-        (f"{NET}mixup=1", "mixup=1 has no counterpart"),
+        (f"{NET}gaussian_noise=1", "gaussian_noise=1 has no counterpart"),
         (f"{NET}ema_alpha=.999", "ema_alpha=0.999 has no counterpart"),
         (f"{NET}loss_scale=128", "loss_scale=128 has no counterpart"),
         (f"{NET}badlabels_rejection_percentage=.2", "badlabels_rejection_percentage=0.2 has no counterpart"),
