@@ -1,0 +1,152 @@
+"""darknet's image operations on float tensors, slow and plain: the oracle of the fast forms.
+
+An image is RGB in [0, 1], of shape (3, H, W). Pixels sit at integer places: pixel (x, y) is at x, y, not half a
+pixel further. The source of every rule is image.c of AlexeyAB's darknet; positions are float64 here, float32 there.
+"""
+
+import math
+from typing import Any
+
+import torch
+
+SECTORS = (5.0, 3.0, 1.0)
+"""Sixths of the circle from the hue of red, green, blue to where that channel begins to be darkened."""
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return the image with its corner pixels in the new corners; bilinear, without antialiasing.
+
+    A side of one pixel shows the first pixel of the old side (darknet's own code leaves this case undefined).
+
+    Shape: (3, H, W) -> (3, height, width).
+    """
+    columns = _interpolate(image, width)
+    return _interpolate(columns.transpose(1, 2), height).transpose(1, 2)
+
+
+def resize_min(image: torch.Tensor, short: int) -> torch.Tensor:
+    """Return the image with a short side of ``short`` pixels; the long side in proportion, truncated.
+
+    Shape: (3, H, W) -> (3, short, short or more) or (3, short or more, short).
+    """
+    height, width = image.shape[1:]
+    side = min(height, width)
+    return resize(image, short * height // side, short * width // side)
+
+
+def crop(image: torch.Tensor, top: int, left: int, *, height: int, width: int) -> torch.Tensor:
+    """Return a rectangle that may leave the image: there, the nearest pixel of its edge is repeated.
+
+    Shape: (3, H, W) -> (3, height, width).
+    """
+    rows = torch.arange(top, top + height).clamp(0, image.shape[1] - 1)
+    columns = torch.arange(left, left + width).clamp(0, image.shape[2] - 1)
+    return image[:, rows][:, :, columns]
+
+
+def centre_crop(image: torch.Tensor, size: int, *, crop_pct: float = 1.0) -> torch.Tensor:
+    """Return what darknet evaluates: the centre of the image whose short side is size / crop_pct (darknet: size).
+
+    Shape: (3, H, W) -> (3, size, size).
+    """
+    resized = resize_min(image, math.floor(size / crop_pct))
+    top, left = ((side - size) // 2 for side in resized.shape[1:])
+    return crop(resized, top, left, height=size, width=size)
+
+
+def flip(image: torch.Tensor) -> torch.Tensor:
+    """Return the mirror image, left and right exchanged.
+
+    Shape: (3, H, W) -> (3, H, W).
+    """
+    return image.flip(2)
+
+
+def rotate_crop(
+    image: torch.Tensor,
+    size: tuple[int, int],
+    *,
+    radians: float,
+    scale: float,
+    shift: tuple[float, float],
+    aspect: float,
+) -> torch.Tensor:
+    """Return a view of ``size`` (height, width) on the rotated image; bilinear, black outside.
+
+    The view is ``scale`` times as large as the image, its width divided by ``aspect``, and lies ``shift`` (x, y)
+    pixels right of and below the centre.
+
+    Shape: (3, H, W) -> (3, height, width).
+    """
+    height, width = size
+    x = (torch.arange(width, dtype=torch.float64) - width / 2 + shift[0]) * aspect / scale
+    y = (torch.arange(height, dtype=torch.float64) - height / 2 + shift[1])[:, None] / scale
+    columns = math.cos(radians) * x - math.sin(radians) * y + image.shape[2] / 2
+    rows = math.sin(radians) * x + math.cos(radians) * y + image.shape[1] / 2
+    return _sample(image, rows, columns)
+
+
+def distort(images: torch.Tensor, hue: Any, saturation: Any, exposure: Any, *, dim: int = -3) -> torch.Tensor:
+    """Return the images with their hue shifted, and saturation and value multiplied, in HSV; clamped to [0, 1].
+
+    ``hue`` is a share of the circle. Each of the three is a number, or a tensor (N,) with a number for each image.
+    Saturation may exceed 1 on the way, as in darknet. Nothing depends on a value on the host, so a GPU is never
+    waited for.
+
+    A channel is value - saturation * value * darkening, and saturation * value is the largest minus the smallest
+    channel, so that only the hue takes a division.
+
+    Shape: (..., 3, H, W), or (..., H, W, 3) with dim=-1 -> the same.
+    """
+    red, green, blue = images.unbind(dim)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    spread = largest - torch.minimum(torch.minimum(red, green), blue)
+    sixths = _hue(red, green, blue, largest, spread) + 6 * _per_pixel(hue)
+    spread = spread * _per_pixel(saturation)
+    channels = [largest - spread * _darkening(sixths + start) for start in SECTORS]
+    return torch.stack([channel * _per_pixel(exposure) for channel in channels], dim=dim).clamp_(0, 1)
+
+
+def _hue(
+    red: torch.Tensor, green: torch.Tensor, blue: torch.Tensor, largest: torch.Tensor, spread: torch.Tensor
+) -> torch.Tensor:
+    """Return the hue in sixths of the circle, from -1 to 5; greys have 0."""
+    some = spread.clamp(min=torch.finfo(spread.dtype).tiny)
+    other = torch.where(green == largest, 2 + (blue - red) / some, 4 + (red - green) / some)
+    return torch.where(red == largest, (green - blue) / some, other)
+
+
+def _darkening(sixths: torch.Tensor) -> torch.Tensor:
+    """Return how far a channel is below the value, as a share of the spread: 0, a ramp, 1, a ramp, 0."""
+    place = sixths.remainder(6)
+    return torch.minimum(place, 4 - place).clamp_(0, 1)
+
+
+def _per_pixel(value: Any) -> Any:
+    """Let one number for each image meet (N, H, W)."""
+    return value[..., None, None] if isinstance(value, torch.Tensor) else value
+
+
+def _interpolate(image: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the image with ``width`` columns, each between the two nearest old ones."""
+    last = image.shape[2] - 1
+    place = torch.arange(width, dtype=torch.float64) * (last / max(1, width - 1))
+    left = place.floor().long().clamp(max=last)
+    share = (place - left).to(image.dtype)
+    return (1 - share) * image[:, :, left] + share * image[:, :, (left + 1).clamp(max=last)]
+
+
+def _sample(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the four nearest pixels of each place, weighted by nearness."""
+    top, left = rows.floor(), columns.floor()
+    down, right = rows - top, columns - left
+    upper = (1 - right) * _pixels(image, top, left) + right * _pixels(image, top, left + 1)
+    lower = (1 - right) * _pixels(image, top + 1, left) + right * _pixels(image, top + 1, left + 1)
+    return ((1 - down) * upper + down * lower).to(image.dtype)
+
+
+def _pixels(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return the pixels at whole places, 0 outside the image."""
+    height, width = image.shape[1:]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return image[:, rows.clamp(0, height - 1).long(), columns.clamp(0, width - 1).long()] * inside
