@@ -1,18 +1,21 @@
-"""Mosaic, cutmix and label smoothing, as darknet does them: pure geometry first, then one paste for both.
+"""Mosaic, cutmix, mixup, blur and label smoothing, as darknet does them: pure geometry first, then one paste for all.
 
-Everything random is drawn on the CPU from (seed, epoch, position), so a GPU is never waited for. Both mixes are
-lists of patches: rectangles of another image of the same micro-batch, pasted at the place they come from.
+Everything random is drawn on the CPU from (seed, epoch, position), so a GPU is never waited for. Every kind of mixing
+is a list of patches: rectangles of another image of the same micro-batch, laid over the place they come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torchvision.transforms.v2.functional import gaussian_blur
 
-from backbones.data.loader import Batch, to_device
+from backbones.data.finish import to_device
+from backbones.data.loader import Batch
 from backbones.data.order import uniforms
+from backbones.errors import UserError
 from backbones.recipe import Mixing
 
 GROUP = 4
@@ -22,11 +25,14 @@ BLOCK = 16
 """Consecutive positions among which partners are chosen."""
 
 DRAWS = 8
-"""Uniform numbers per image: cutmix or mosaic, two sizes, two places, three partners."""
+"""Uniform numbers per image: the kind, two sizes, two places, three partners."""
+
+BLURRED = 0.25
+"""Probability that an image is blurred, mixed or not."""
 
 
 class Patch(NamedTuple):
-    """Rows [top, bottom) and columns [left, right) of image ``partner`` replace those of image ``image``."""
+    """Rows [top, bottom) and columns [left, right) of image ``partner``, laid over those of image ``image``."""
 
     image: int
     partner: int
@@ -34,6 +40,8 @@ class Patch(NamedTuple):
     left: int
     bottom: int
     right: int
+    weight: float = 1.0
+    """Share of the partner in these pixels; ``image`` keeps the rest."""
 
     @property
     def area(self) -> int:
@@ -41,16 +49,22 @@ class Patch(NamedTuple):
         return (self.bottom - self.top) * (self.right - self.left)
 
 
+Kind = Callable[[int, np.ndarray, np.ndarray, tuple[int, int]], list[Patch]]
+"""A kind of mixing: (image, its three partners, four uniform numbers, (height, width)) -> patches."""
+
+
 @dataclass(frozen=True)
 class Mixer:
     """Maps a Batch to (images, soft targets).
 
-    A coin of probability ``mixing.prob`` per group of four consecutive positions decides whether all four are mixed;
-    then each is cutmix or mosaic, with even chances where both are on. Partners are other images of the same
-    micro-batch, before any mixing, inside blocks of 16 consecutive positions (a shorter rest joins the last block,
-    fewer than 16 images are one block). So where each process's micro-batch is a multiple of 16, the mixed batch is
-    the same for any number of processes. darknet instead loads and augments fresh images as partners; here every
-    image is read once, and an image's partners are in the same batch.
+    With ``sampling="group"`` a coin of probability ``mixing.prob`` decides for four consecutive positions whether all
+    are mixed, and each image draws its kind and place. With ``sampling="batch"`` the images of a step share one coin,
+    kind and place (a micro-batch lies within one step). The kinds that are on have even chances.
+
+    Partners are other images of the same micro-batch, before any mixing, inside blocks of 16 consecutive positions (a
+    shorter rest joins the last block, fewer than 16 images are one block). So where each process's micro-batch is a
+    multiple of 16, the mixed batch is the same for any number of processes. darknet instead loads and augments fresh
+    images as partners; here every image is read once, and an image's partners are in the same batch.
 
     The images of the batch are overwritten.
     """
@@ -59,28 +73,42 @@ class Mixer:
     classes: int
     """Number of classes K."""
     seed: int
+    batch_size: int
+    """Images per optimizer step, over all processes and accumulation steps."""
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mixed images and targets that sum to 1.
 
         Shape: images (N, C, H, W), labels (N,) -> the same images, targets (N, K) float32.
         """
-        height, width = batch.images.shape[-2:]
+        count, (height, width) = len(batch.labels), batch.images.shape[-2:]
         targets = smooth_labels(batch.labels, self.classes, self.mixing.smoothing)
-        patches = self.patches(batch.epoch, batch.position, len(batch.labels), size=(height, width))
-        return paste_(batch.images, patches), blend(targets, patches, height * width)
+        patches = self.patches(batch.epoch, batch.position, count, size=(height, width))
+        paste_(batch.images, patches)
+        if self.mixing.blur:
+            blur_(batch.images, self.blurred(batch.epoch, batch.position, count), self.mixing.blur)
+        return batch.images, blend(targets, patches, height * width)
 
     def patches(self, epoch: int, position: int, count: int, *, size: tuple[int, int]) -> list[Patch]:
         """Draw the patches of positions [position, position + count) for images of ``size`` (height, width)."""
-        coins = group_coins(self.seed, epoch, position, count)
+        by_step = self.mixing.sampling == "batch"
+        coins = group_coins(self.seed, epoch, position, count, group=self.batch_size if by_step else GROUP)
         draws = uniforms(self.seed, epoch, position, position + count, DRAWS, stream="mix")
         partners = choose_partners(draws[:, 5:8])
-        share = cutmix_share(self.mixing)
+        if by_step:
+            first = position - position % self.batch_size
+            draws[:] = uniforms(self.seed, epoch, first, first + 1, DRAWS, stream="mix")
+        on = kinds(self.mixing)
         patches: list[Patch] = []
-        for image in np.flatnonzero(coins < self.mixing.prob if share is not None else []).tolist():
-            mix = cutmix if draws[image, 0] < share else mosaic
+        for image in np.flatnonzero(coins < self.mixing.prob if on else []).tolist():
+            mix = on[int(draws[image, 0] * len(on))]
             patches.extend(mix(image, partners[image], draws[image, 1:5], size))
         return patches
+
+    def blurred(self, epoch: int, position: int, count: int) -> list[int]:
+        """Draw which images of positions [position, position + count) are blurred."""
+        draws = uniforms(self.seed, epoch, position, position + count, 1, stream="blur")
+        return np.flatnonzero(draws[:, 0] < BLURRED).tolist()
 
 
 def smooth_labels(labels: torch.Tensor, classes: int, eps: float) -> torch.Tensor:
@@ -119,23 +147,64 @@ def mosaic(image: int, partners: np.ndarray, draws: np.ndarray, size: tuple[int,
     ]
 
 
+def mixup(image: int, partners: np.ndarray, _: np.ndarray, size: tuple[int, int]) -> list[Patch]:
+    """Return one patch, half transparent, over the whole image: darknet's mixup is the mean of two images.
+
+    Shape: partners (1 or more,).
+    """
+    return [Patch(image, int(partners[0]), 0, 0, *size, weight=0.5)]
+
+
+def kinds(mixing: Mixing) -> list[Kind]:
+    """Return the kinds of mixing that are on; their order is part of what a seed stands for."""
+    every = ((cutmix, mixing.cutmix), (mosaic, mixing.mosaic), (mixup, mixing.mixup))
+    return [kind for kind, is_on in every if is_on]
+
+
 def paste_(images: torch.Tensor, patches: Sequence[Patch]) -> torch.Tensor:
     """Overwrite the patches, each with its partner as it was before; the patches of one image must not overlap.
 
-    Only the partners that are themselves changed are copied: less memory traffic than a second batch.
+    Only what an earlier patch would change is copied first: less memory traffic than a second batch.
 
     Shape: (N, C, H, W), any memory format -> the same tensor.
     """
-    changed = {patch.image for patch in patches}
-    before = {partner: images[partner].clone() for partner in {p.partner for p in patches} & changed}
-    for image, partner, top, left, bottom, right in patches:
-        source = before.get(partner, images[partner])
-        images[image, :, top:bottom, left:right] = source[:, top:bottom, left:right]
+    changed: set[int] = set()
+    sources: list[torch.Tensor] = []
+    for patch in patches:
+        source = _region(images, patch.partner, patch)
+        sources.append(source.clone() if patch.partner in changed else source)
+        changed.add(patch.image)
+    for patch, source in zip(patches, sources, strict=True):
+        place = _region(images, patch.image, patch)
+        if patch.weight == 1:
+            place.copy_(source)
+        else:
+            place.lerp_(source, patch.weight)
+    return images
+
+
+def blur_(images: torch.Tensor, rows: Sequence[int], side: int) -> torch.Tensor:
+    """Blur images ``rows`` with a Gaussian of side x side pixels, its border mirrored without the edge (reflect-101).
+
+    sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8 pixels is torchvision's default, and OpenCV's for more than 7 pixels. Two
+    one-dimensional passes: a square kernel costs a CPU three times as much.
+
+    Shape: (N, C, H, W), any memory format -> the same tensor. Raises UserError where the images are too small.
+    """
+    height, width = images.shape[-2:]
+    if side // 2 >= min(height, width):
+        raise UserError(
+            f"mixing.blur={side} is too large for images of {height} x {width} pixels.\n"
+            f"Use mixing.blur={2 * min(height, width) - 1} or less, or 0 for none."
+        )
+    if rows:
+        index = to_device(torch.tensor(rows), images.device)
+        images[index] = gaussian_blur(gaussian_blur(images[index], [side, 1]), [1, side])
     return images
 
 
 def blend(targets: torch.Tensor, patches: Sequence[Patch], area: int) -> torch.Tensor:
-    """Return the mean of the targets of each image's parts, weighted by their share of ``area`` pixels.
+    """Return the mean of the targets of each image's parts, weighted by their share in its ``area`` pixels.
 
     Shape: (N, K) -> (N, K).
     """
@@ -147,12 +216,12 @@ def blend(targets: torch.Tensor, patches: Sequence[Patch], area: int) -> torch.T
     return (parts * weights[:, :, None]).sum(dim=1)
 
 
-def group_coins(seed: int, epoch: int, position: int, count: int) -> np.ndarray:
-    """Return the uniform number of each position's group of four; groups are counted from the start of the epoch.
+def group_coins(seed: int, epoch: int, position: int, count: int, *, group: int = GROUP) -> np.ndarray:
+    """Return the uniform number that ``group`` consecutive positions share; groups count from the epoch's start.
 
     Shape: (count,).
     """
-    groups = np.arange(position, position + count) // GROUP
+    groups = np.arange(position, position + count) // group
     coins = uniforms(seed, epoch, int(groups[0]), int(groups[-1]) + 1, 1, stream="coin")
     return coins[groups - groups[0], 0]
 
@@ -171,15 +240,17 @@ def choose_partners(draws: np.ndarray) -> np.ndarray:
     return start[:, None] + ((image - start)[:, None] + steps) % length[:, None]
 
 
-def cutmix_share(mixing: Mixing) -> float | None:
-    """Return the share of cutmix among mixed images, None where nothing is mixed."""
-    shares = {(True, True): 0.5, (True, False): 1.0, (False, True): 0.0}
-    return shares.get((mixing.cutmix, mixing.mosaic))
-
-
 def _integer(u: float, low: int, high: int) -> int:
     """Return the integer of [low, high], both included, that the uniform number u in [0, 1) stands for."""
     return low + int(u * (max(low, high) - low + 1))
+
+
+def _region(images: torch.Tensor, image: int, patch: Patch) -> torch.Tensor:
+    """Return a view of the patch's rows and columns in ``image``.
+
+    Shape: (N, C, H, W) -> (C, bottom - top, right - left).
+    """
+    return images[image, :, patch.top : patch.bottom, patch.left : patch.right]
 
 
 def _parts(patches: Sequence[Patch], count: int, area: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +265,8 @@ def _parts(patches: Sequence[Patch], count: int, area: int) -> tuple[np.ndarray,
     for patch in patches:
         slot = used[patch.image]
         partners[patch.image, slot] = patch.partner
-        shares[patch.image, slot] = patch.area / area
-        shares[patch.image, 0] -= patch.area / area
+        share = patch.weight * patch.area / area
+        shares[patch.image, slot] = share
+        shares[patch.image, 0] -= share
         used[patch.image] += 1
     return partners, shares

@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from backbones.data.crop import DRAWS
+from backbones.data.draws import DRAWS
 from backbones.errors import UserError
 
-Stream = Literal["order", "augment", "mix", "coin"]
-"""Independent sources of random numbers: the permutation, the crops, the mixing and its coin per four images."""
+Stream = Literal["order", "augment", "mix", "coin", "blur"]
+"""Independent sources of random numbers: the permutation, the crops, the mixing, its coin per group, the blur."""
 
 WORDS_PER_BLOCK = 4
 """Philox 4x64 makes four 64-bit words per counter value."""

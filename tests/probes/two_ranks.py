@@ -55,7 +55,7 @@ def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
             train_batches=batches,
             val_batches=val_loader(recipe, val, accelerator),
             val_size=len(val),
-            mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed),
+            mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed, batch_size=recipe.batch_size),
             save=lambda *_: None,
             progress=ProgressBar(4, enabled=False),
         )
