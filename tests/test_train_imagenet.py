@@ -240,7 +240,8 @@ def test_dali_and_the_reference_loader_train_alike(train, tmp_path):
     """The pixels differ by less than a grey level, so the losses of the first steps nearly agree."""
     losses = {}
     for loader in ("dali", "reference"):
-        train("--loader", loader, "--epochs", "1", "--lr", "1e-4", output=tmp_path / loader)
+        words = ("--augmentation", "inception", "--loader", loader, "--epochs", "1", "--lr", "1e-4")
+        train(*words, output=tmp_path / loader)
         row = json.loads((tmp_path / loader / "metrics.jsonl").read_text().splitlines()[0])
         losses[loader] = row["train/loss"]
     assert losses["dali"] == pytest.approx(losses["reference"], abs=2e-3)

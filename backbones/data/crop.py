@@ -1,91 +1,58 @@
-"""Where an image is cut and how far it is resized: one geometry for both decoders, training and validation.
-
-The formulas use only operations that IEEE 754 rounds exactly (+ - * / sqrt floor min max in float64), so that
-DALI's graph and plain Python agree on every pixel coordinate. Logarithms are taken before, in numpy, once.
-"""
+"""Where an image is cut and how far it is resized: rectangles for a whole batch, the same for both decoders."""
 
 import math
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from backbones.data.draws import AREA, FLIP, LEFT, RATIO, TOP
 from backbones.recipe import Augment, Preprocess
 
-DRAWS = 5
-"""Uniform numbers per training image: area, ratio, vertical place, horizontal place, flip."""
 
-PYTHON = SimpleNamespace(sqrt=math.sqrt, floor=math.floor, min=min, max=max)
-"""The four functions of the geometry for plain numbers; ``nvidia.dali.math`` has the same for DALI's graph."""
+class Crops(NamedTuple):
+    """Cut ``windows`` out of the images, resize them to ``resized``, cut (size, size) at ``corners``, mirror ``flips``.
 
-
-@dataclass(frozen=True)
-class View:
-    """How images become (size, size) pixels: at random for training, centred for validation."""
-
-    size: int
-    """Height and width in pixels."""
-    preprocess: Preprocess
-    """Interpolation, and for validation the share of the centre crop."""
-    augment: Augment | None = None
-    """Ranges of the random crop; None: validation."""
-
-
-class Geometry(NamedTuple):
-    """Cut ``window``, resize it to ``resized``, cut (size, size) at ``corner``, mirror if ``flip``.
-
-    Each number is an int or a node of DALI's graph.
+    Shape: windows (N, 4) top, left, height, width; resized (N, 2) height, width; corners (N, 2) top, left in the
+    resized window; flips (N,) 0 or 1. All int64, in pixels.
     """
 
-    window: tuple[Any, Any, Any, Any]
-    """top, left, height, width in the image."""
-    resized: tuple[Any, Any]
-    """height, width."""
-    corner: tuple[Any, Any]
-    """top, left in the resized window."""
-    flip: Any
-    """1: mirror left and right."""
+    windows: np.ndarray
+    resized: np.ndarray
+    corners: np.ndarray
+    flips: np.ndarray
 
 
-def crop_arguments(draws: np.ndarray, augment: Augment | None) -> np.ndarray:
-    """Turn uniform draws into what the geometry needs: height and width shares, vertical and horizontal place, flip.
+def training_crops(sizes: np.ndarray, draws: np.ndarray, *, size: int, augment: Augment) -> Crops:
+    """Return the random resized crops of GoogLeNet's recipe (Szegedy et al. 2015).
 
-    With area share s uniform in ``scale`` and ratio r log-uniform in ``ratio``, the window is sqrt(s / r) high and
-    sqrt(s * r) wide, in units of the root of the image's area. Validation ignores the draws: all zeros.
+    With area share s uniform in ``scale`` and width / height r log-uniform in ``ratio``, the window is sqrt(A s / r)
+    high and sqrt(A s r) wide for an image of area A, rounded, and cut down to the image where it is larger. Its place
+    is uniform.
 
-    Shape: draws (N, DRAWS) -> (N, 5) float64.
+    Shape: sizes (N, 2) height, width; draws (N, DRAWS).
     """
-    if augment is None:
-        return np.zeros((len(draws), 5))
-    area = augment.scale[0] + draws[:, 0] * (augment.scale[1] - augment.scale[0])
-    low, high = np.log(augment.ratio)
-    ratio = np.exp(low + draws[:, 1] * (high - low))
-    flip = (draws[:, 4] < augment.hflip).astype(np.float64)
-    return np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio), draws[:, 2], draws[:, 3], flip], axis=1)
+    area, ratio = augment.inception.scale, np.log(augment.inception.ratio)
+    pixels = sizes.prod(axis=1) * (area[0] + draws[:, AREA] * (area[1] - area[0]))
+    stretch = np.exp(ratio[0] + draws[:, RATIO] * (ratio[1] - ratio[0]))
+    wanted = np.stack([np.sqrt(pixels / stretch), np.sqrt(pixels * stretch)], axis=1)
+    shape = np.clip(np.floor(wanted + 0.5).astype(np.int64), 1, sizes)
+    place = np.floor(draws[:, [TOP, LEFT]] * (sizes - shape + 1)).astype(np.int64)
+    flips = (draws[:, FLIP] < augment.hflip).astype(np.int64)
+    return Crops(np.hstack([place, shape]), np.full_like(sizes, size), np.zeros_like(sizes), flips)
 
 
-def geometry(height: Any, width: Any, arguments: Any, *, view: View, ops: Any = PYTHON) -> Geometry:
-    """Return the geometry of a height x width image; ``arguments`` is its row of :func:`crop_arguments`."""
-    if view.augment is None:
-        return _centre(height, width, arguments, view=view, ops=ops)
-    return _random(height, width, arguments, size=view.size, ops=ops)
+def validation_crops(sizes: np.ndarray, *, size: int, preprocess: Preprocess) -> Crops:
+    """Return the crops of timm's protocol, as torchvision's Resize and CenterCrop make them, or of ``full``.
 
+    timm: the short side becomes floor(size / crop_pct), the long side is truncated, half a pixel of the offset goes
+    to the even side. full: the whole image, squashed to the square.
 
-def _random(height: Any, width: Any, arguments: Any, *, size: int, ops: Any) -> Geometry:
-    """Cut a window of the drawn shape, no larger than the image, at the drawn place, and resize it to the square."""
-    root = ops.sqrt(height * width)
-    tall = ops.max(1, ops.min(height, ops.floor(root * arguments[0] + 0.5)))
-    wide = ops.max(1, ops.min(width, ops.floor(root * arguments[1] + 0.5)))
-    top = ops.floor(arguments[2] * (height - tall + 1))
-    left = ops.floor(arguments[3] * (width - wide + 1))
-    return Geometry((top, left, tall, wide), (size, size), (0, 0), arguments[4])
-
-
-def _centre(height: Any, width: Any, arguments: Any, *, view: View, ops: Any) -> Geometry:
-    """Resize the short side to size / crop_pct, truncate the long side, cut the centre with truncated offsets."""
-    short = math.floor(view.size / view.preprocess.crop_pct)
-    side = ops.min(height, width)
-    tall, wide = ops.floor(short * height / side), ops.floor(short * width / side)
-    corner = ops.floor((tall - view.size) / 2), ops.floor((wide - view.size) / 2)
-    return Geometry((0, 0, height, width), (tall, wide), corner, arguments[4])
+    Shape: sizes (N, 2) height, width.
+    """
+    windows = np.hstack([np.zeros_like(sizes), sizes])
+    if preprocess.protocol == "full":
+        resized = np.full_like(sizes, size)
+    else:
+        resized = math.floor(size / preprocess.crop_pct) * sizes // sizes.min(axis=1, keepdims=True)
+    corners = np.rint((resized - size) / 2).astype(np.int64)
+    return Crops(windows, resized, corners, np.zeros(len(sizes), dtype=np.int64))

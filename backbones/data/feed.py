@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from backbones.data.crop import View
+from backbones.data.bad_images import BadImages
 from backbones.data.index import Index
 from backbones.data.order import Plan
+from backbones.data.view import View
+from backbones.recipe import Loading
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +26,15 @@ class Feed:
     """Where a backend with a GPU decoder decodes."""
     workers: int
     """Decoding threads."""
+    loading: Loading
+    """Threads, batches ahead, decoder memory."""
+    bad: BadImages
+    """What a bad image does."""
 
 
 Pixels = Generator[tuple[Plan, torch.Tensor], None, None]
-"""Each plan with its images as uint8 RGB, (N, size, size, 3); closing the generator ends its threads."""
+"""Each plan with its images as uint8 RGB, (N, size, size, 3), before colours change; its rows name the images that
+were used. Closing the generator ends its threads."""
 
 Backend = Callable[[Iterator[Plan], Feed], Pixels]
 """The one signature of ``images`` in pipeline.py (DALI), reference.py (torchvision) and synthetic.py."""

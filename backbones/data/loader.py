@@ -8,12 +8,14 @@ from typing import NamedTuple, Self
 
 import torch
 
-from backbones.data.crop import View
+from backbones.data.bad_images import BadImages
 from backbones.data.feed import Backend, Feed, Pixels
+from backbones.data.finish import Finish, to_device
 from backbones.data.index import Index
 from backbones.data.order import Shares, training_plans, validation_plans
+from backbones.data.view import View
 from backbones.errors import UserError, did_you_mean
-from backbones.recipe import Augment, LoaderName, Preprocess
+from backbones.recipe import Augment, Loading, LoaderName, Preprocess
 
 BACKENDS = {
     "dali": "backbones.data.pipeline",
@@ -61,8 +63,11 @@ class TrainLoader:
     loader: LoaderName = "dali"
     workers: int = 4
     """Decoding threads of this process."""
+    loading: Loading = Loading()
+    """Threads that read, batches ahead, and what a bad image does."""
 
     def __post_init__(self) -> None:
+        self.bad = BadImages(self.index, self.loading, world_size=self.world_size)
         self._shares = Shares(self.batch_size, self.grad_accum_steps, self.rank, self.world_size)
         self.steps_per_epoch = self._shares.steps_per_epoch(len(self.index))
         self.dropped = len(self.index) % self.batch_size
@@ -98,7 +103,8 @@ class TrainLoader:
     def _read(self, epoch: int, step: int) -> Generator[Batch, None, None]:
         plans = training_plans(len(self.index), self._shares, seed=self.seed, epoch=epoch, step=step)
         view = View(self.img_size, self.preprocess, self.augment)
-        feed = Feed(self.index, view, self._shares.micro_batch, torch.device(self.device), self.workers)
+        device = torch.device(self.device)
+        feed = Feed(self.index, view, self._shares.micro_batch, device, self.workers, self.loading, self.bad)
         return batches(self._images(plans, feed), feed)
 
 
@@ -147,6 +153,8 @@ class EvalLoader:
     loader: LoaderName = "dali"
     workers: int = 4
     """Decoding threads of this process."""
+    loading: Loading = Loading()
+    """Threads that read, and batches ahead; a bad image always stops."""
 
     def __post_init__(self) -> None:
         self.n = len(self.index)
@@ -160,44 +168,18 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         plans = validation_plans(self.n, self.batch_size, rank=self.rank, world_size=self.world_size)
         view = View(self.img_size, self.preprocess)
-        feed = Feed(self.index, view, self.batch_size, torch.device(self.device), self.workers)
+        device, bad = torch.device(self.device), BadImages(self.index, None)
+        feed = Feed(self.index, view, self.batch_size, device, self.workers, self.loading, bad)
         return batches(self._images(plans, feed), feed)
 
 
 def batches(pixels: Pixels, feed: Feed) -> Generator[Batch, None, None]:
     """Yield a Batch per plan: bytes cross to the device and become floats there."""
-    normalize = Normalize(feed.view, feed.device)
+    finish = Finish(feed.view, feed.device)
     with closing(pixels):
         for plan, image in pixels:
             labels = to_device(torch.from_numpy(feed.index.labels[plan.rows]), feed.device)
-            yield Batch(normalize(to_device(image, feed.device)), labels, plan.epoch, plan.position)
-
-
-class Normalize:
-    """Computes (pixels / 255 - mean) / std.
-
-    Works on rows of W * 3 numbers: broadcasting along the three channels alone is six times slower on a CPU.
-
-    Shape: uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in channels_last memory.
-    """
-
-    def __init__(self, view: View, device: torch.device) -> None:
-        mean, std = torch.tensor(view.preprocess.mean), torch.tensor(view.preprocess.std)
-        self.mean = (255 * mean).repeat(view.size).to(device)
-        self.std = (255 * std).repeat(view.size).to(device)
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return normalized images."""
-        images = pixels.to(torch.float32)
-        images.view(-1, len(self.mean)).sub_(self.mean).div_(self.std)
-        return images.permute(0, 3, 1, 2)
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to the device without waiting for it: from pinned memory where it is a GPU."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+            yield Batch(finish(to_device(image, feed.device), plan.draws), labels, plan.epoch, plan.position)
 
 
 def backend(name: str) -> Backend:

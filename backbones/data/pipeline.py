@@ -1,159 +1,226 @@
-"""DALI decodes and augments: the only importer of nvidia.dali; one graph for CPU and GPU, training and validation."""
+"""DALI decodes and augments: one graph for CPU and GPU, training and evaluation."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import nvidia.dali.math as dali_math
 import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
-from backbones.data.crop import View, crop_arguments, geometry
+from backbones.data.ahead import run_ahead
+from backbones.data.auto_augment import ROUNDS
+from backbones.data.auto_augment_dali import augment
 from backbones.data.feed import Feed, Pixels
-from backbones.data.index import Index
 from backbones.data.order import Plan
-from backbones.data.reference import decode
-from backbones.errors import UserError
+from backbones.data.reader import EncodedBatch, Reader
+from backbones.data.view import View
+from backbones.data.warp import relative_to
+from backbones.recipe import Loading
 
-PREFETCH = 2
-"""Batches that DALI prepares ahead."""
+Inputs = tuple[Any, ...]
 
-HARDWARE_SHARE = 0.9
-"""Share of the JPEG files given to the GPU's hardware decoder, where it has one."""
-
-INTEGER = types.DALIDataType.INT32
+INTEGER, FLOAT = types.DALIDataType.INT32, types.DALIDataType.FLOAT
 
 FILTERS = {"bilinear": types.DALIInterpType.INTERP_LINEAR, "bicubic": types.DALIInterpType.INTERP_CUBIC}
 
-WHOLE_TAILS = np.array([(0xFF, 0xD9), (0x60, 0x82)], dtype=np.uint8)
-"""Last two bytes of a whole JPEG (end of image) and PNG (checksum of its end chunk)."""
-
 
 def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
-    """Yield each plan with its pixels, decoded by threads that run ahead.
+    """Yield each plan with its pixels, read and decoded by threads that run ahead.
 
-    Raises UserError that names the file where one is missing or cannot be decoded, truncated ones included even
-    where the random crop misses the damage.
+    A file that DALI cannot decode ends its pipeline, but not the run: a new one goes on with the batches in flight,
+    after the file has been found and named, replaced, or decoded by PIL in DALI's place. Raises UserError for a bad
+    file where it must stop the run, truncated ones included even where the random crop misses the damage.
 
     Shape: uint8 (N, size, size, 3), on feed.device.
     """
-    flight = Flight(plans, feed)
-    device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
-    pipe = _graph(
-        iter(flight),
-        feed.view,
-        gpu=device_id is not None,
-        batch_size=feed.batch_size,
-        num_threads=max(1, feed.workers),
-        device_id=device_id,
-        prefetch_queue_depth=PREFETCH,
-    )
+    reader = Reader(feed.bad, threads=feed.loading.read_threads)
     try:
-        while (outputs := _run(pipe, flight, feed.device)) is not None:
-            pixels, rows, tails = outputs
-            yield (
-                flight.land(rows.as_array().ravel(), tails.as_array()),
-                torch.from_dlpack(pixels.as_tensor()),
-            )
+        with closing(run_ahead(reader.batches(plans), feed.loading.prefetch)) as batches:
+            flight = Flight(batches, feed, reader)
+            while True:
+                try:
+                    yield from _decoded(flight, feed)
+                    return
+                except RuntimeError as error:
+                    flight.recover(error)
     finally:
-        del pipe
+        reader.close()
 
 
 class Flight:
-    """The batches that DALI was given and has not returned yet, so that a failure can be traced to a file."""
+    """The batches that DALI was given and has not returned yet, so that a failure can be traced to its file."""
 
-    def __init__(self, plans: Iterator[Plan], feed: Feed) -> None:
-        self.plans = plans
-        self.index: Index = feed.index
-        self.augment = feed.view.augment
-        self.waiting: deque[Plan] = deque()
-        self.verified: set[int] = set()
+    def __init__(self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader) -> None:
+        self.batches = batches
+        self.view = feed.view
+        self.bad = feed.bad
+        self.reader = reader
+        self.waiting: deque[EncodedBatch] = deque()
 
-    def __iter__(self) -> Iterator[tuple[list[np.ndarray], np.ndarray, np.ndarray]]:
-        """Yield what the graph reads: file names as bytes, rows, and crop arguments (N, 5)."""
-        for plan in self.plans:
-            self.waiting.append(plan)
-            names = [np.frombuffer(_encode(self.index.path(row)), dtype=np.uint8) for row in plan.rows]
-            yield names, plan.rows, crop_arguments(plan.draws, self.augment)
+    def __iter__(self) -> Iterator[Inputs]:
+        """Yield what the graph takes, from the batches that an earlier pipeline did not return on."""
+        again, self.waiting = self.waiting, deque()
+        for batch in map(self.reader.renew, chain(again, self.batches)):
+            self.waiting.append(batch)
+            yield batch.data, batch.plan.rows, *_geometry(batch, self.view)
 
-    def land(self, rows: np.ndarray, tails: np.ndarray) -> Plan:
-        """Return the plan that DALI has finished, having checked that these are its images and that they are whole."""
-        plan = self.waiting.popleft()
-        if not np.array_equal(rows, plan.rows):
-            raise RuntimeError(f"DALI returned rows {rows[:8]}... where {plan.rows[:8]}... were asked for")
-        whole = (tails[:, None] == WHOLE_TAILS).all(axis=2).any(axis=1)
-        for row in set(rows[~whole].tolist()) - self.verified:
-            decode(self.index.path(row))
-            self.verified.add(row)
-        return plan
+    def land(self, rows: np.ndarray) -> Plan:
+        """Return the plan that DALI has finished, having checked that these are its images."""
+        batch = self.waiting.popleft()
+        if not np.array_equal(rows, batch.plan.rows):
+            raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
+        self.bad.count(batch.asked.rows, batch.plan.rows)
+        return batch.plan
 
-    def find_culprit(self) -> None:
-        """Raise UserError for the first file in flight that cannot be decoded; return if all can."""
-        for plan in self.waiting:
-            for row in plan.rows:
-                decode(self.index.path(row))
+    def recover(self, error: RuntimeError) -> None:
+        """Find out which of the images in flight DALI could not decode, so that they are read anew without it.
 
+        Raises UserError where that must stop the run, and ``error`` where every image decodes alone.
+        """
+        known = self._found_out()
+        for batch in self.waiting:
+            for row in batch.plan.rows.tolist():
+                self.reader.examine(row)
+        if self._found_out() == known:
+            self.reader.foreign |= {row for batch in self.waiting for row in _undecodable(batch)}
+        if self._found_out() == known:
+            raise error
 
-def _run(pipe: Pipeline, flight: Flight, device: torch.device) -> tuple[Any, ...] | None:
-    """Return the next batch of the graph, None at the end; raise UserError for a bad file."""
-    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    try:
-        return pipe.run(stream)
-    except StopIteration:
-        return None
-    except RuntimeError as error:
-        try:
-            flight.find_culprit()
-        except UserError as culprit:
-            raise culprit from error
-        raise
+    def _found_out(self) -> int:
+        return len(self.bad.rows) + len(self.reader.foreign)
 
 
-@pipeline_def
-def _graph(source: Iterator[Any], view: View, *, gpu: bool) -> tuple[Any, Any, Any]:
-    """Describe the work on one image: read, cut and decode, resize, cut, mirror."""
-    names, rows, arguments = fn.external_source(
-        source=source,
-        num_outputs=3,
-        batch=True,
-        dtype=[types.DALIDataType.UINT8, types.DALIDataType.INT64, types.DALIDataType.FLOAT64],
-        ndim=[1, 0, 1],
+def _decoded(flight: Flight, feed: Feed) -> Pixels:
+    """Run one pipeline until the plans or its life are at an end."""
+    device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
+    stream = torch.cuda.current_stream(feed.device) if device_id is not None else None
+    pipe: Pipeline = _graph(
+        iter(flight),
+        feed.view,
+        feed.loading,
+        batch_size=feed.batch_size,
+        num_threads=max(1, feed.workers),
+        device_id=device_id,
+        prefetch_queue_depth=feed.loading.prefetch,
     )
-    encoded = fn.io.file.read(names)  # pyright: ignore[reportAttributeAccessIssue]  # absent from the stubs
-    shape = fn.peek_image_shape(encoded, dtype=types.DALIDataType.FLOAT64, adjust_orientation=False)
-    where = geometry(shape[0], shape[1], [arguments[i] for i in range(5)], view=view, ops=dali_math)
-    pixels = _decode(encoded, where.window, gpu=gpu)
-    resized: Any = fn.resize(
+    while True:
+        try:
+            pixels, rows = pipe.run(stream)
+        except StopIteration:
+            return
+        yield flight.land(rows.as_array().ravel()), torch.from_dlpack(pixels.as_tensor())
+
+
+def _undecodable(batch: EncodedBatch) -> Iterator[int]:
+    """Yield the rows of the images that DALI refuses one by one."""
+    for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
+        try:
+            _decode_alone(data, batch_size=1, num_threads=1, device_id=None).run()
+        except RuntimeError:
+            yield row
+
+
+def _geometry(batch: EncodedBatch, view: View) -> Inputs:
+    """Return the window to decode and what happens to it, one array for each input of the graph."""
+    if view.is_warp:
+        warps = view.warps(batch.sizes, batch.plan.draws)
+        matrices = np.zeros((len(batch.sizes), 3, 3), dtype=np.float32)
+        matrices[:, :2] = relative_to(warps.matrices, warps.windows)
+        matrices[:, 2, 2] = 1
+        return _int32(warps.windows[:, :2]), _int32(warps.windows[:, 2:]), matrices
+    crops = view.crops(batch.sizes, batch.plan.draws)
+    resized = crops.resized.astype(np.float32)
+    places = _int32(crops.windows[:, :2]), _int32(crops.windows[:, 2:])
+    return *places, resized, _int32(crops.corners), _int32(crops.flips), *_operations(batch, view)
+
+
+def _operations(batch: EncodedBatch, view: View) -> Inputs:
+    if not view.is_auto:
+        return ()
+    choice = view.operations(batch.plan.draws)
+    return _int32(choice.operation), choice.amount.astype(np.float32)
+
+
+def _int32(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+@pipeline_def(enable_conditionals=True)
+def _graph(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, Any]:
+    """Describe the work on one image: decode a window of it, then warp it, or resize, cut and mirror."""
+    encoded, rows, start, shape, *rest = _inputs(source, view)
+    pixels = _decode(encoded, loading, start=start, shape=shape, axes=(0, 1))
+    follow: Callable[..., Any] = _warp if view.is_warp else _crop
+    return follow(pixels, *rest, view=view), rows
+
+
+def _inputs(source: Iterator[Inputs], view: View) -> Any:
+    """Take encoded images, rows, the corner and shape of a window, and what the augmentation needs."""
+    kinds = [(types.DALIDataType.UINT8, 1), (types.DALIDataType.INT64, 0), (INTEGER, 1), (INTEGER, 1)]
+    kinds += [(FLOAT, 2)] if view.is_warp else [(FLOAT, 1), (INTEGER, 1), (INTEGER, 0)]
+    kinds += [(INTEGER, 1), (FLOAT, 1)] if view.is_auto else []
+    return fn.external_source(
+        source=source,
+        num_outputs=len(kinds),
+        batch=True,
+        no_copy=True,  # Flight keeps the arrays until their batch has landed
+        dtype=[dtype for dtype, _ in kinds],
+        ndim=[dimensions for _, dimensions in kinds],
+    )
+
+
+def _decode(encoded: Any, loading: Loading, **window: Any) -> Any:
+    """Decode a window of an image to RGB; EXIF orientation is ignored, as ImageFolder does."""
+    on_gpu = Pipeline.current().device_id is not None
+    width, height = loading.preallocate
+    hints = {"preallocate_width_hint": width, "preallocate_height_hint": height} if on_gpu and width else {}
+    return fn.decoders.image_slice(
+        encoded,
+        device="mixed" if on_gpu else "cpu",
+        output_type=types.DALIImageType.RGB,
+        adjust_orientation=False,
+        hw_decoder_load=loading.hw_decoder_load,
+        **hints,
+        **window,
+    )
+
+
+def _warp(pixels: Any, matrices: Any, *, view: View) -> Any:
+    """Sample a square through an affine map. ``warp_affine`` does the same on the CPU in five times the time."""
+    return fn.experimental.warp_perspective(
         pixels,
-        size=_stack(types.DALIDataType.FLOAT, *where.resized),
+        matrix=matrices,
+        size=(view.size, view.size),
+        border_mode="constant",
+        fill_value=[0.0, 0.0, 0.0],
+        pixel_origin="center",
+    )
+
+
+def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *operations: Any, view: View) -> Any:
+    whole: Any = fn.resize(
+        pixels,
+        size=resized,
         interp_type=FILTERS[view.preprocess.interpolation],
         antialias=True,
         subpixel_scale=False,
     )
-    pixels = fn.slice(resized, start=_stack(INTEGER, *where.corner), shape=(view.size, view.size), axes=(0, 1))
-    return fn.flip(pixels, horizontal=fn.cast(where.flip, dtype=INTEGER)), rows, encoded[-2:]
+    cut = fn.slice(whole, start=corners, shape=(view.size, view.size), axes=(0, 1))
+    mirrored = fn.flip(cut, horizontal=flips)
+    return _auto(mirrored, *operations, view=view) if operations else mirrored
 
 
-def _decode(encoded: Any, window: tuple[Any, ...], *, gpu: bool) -> Any:
-    """Decode only ``window`` (top, left, height, width) to RGB; EXIF orientation is ignored, as ImageFolder does."""
-    top, left, height, width = window
-    return fn.decoders.image_slice(
-        encoded,
-        start=_stack(INTEGER, top, left),
-        shape=_stack(INTEGER, height, width),
-        axes=(0, 1),
-        device="mixed" if gpu else "cpu",
-        output_type=types.DALIImageType.RGB,
-        adjust_orientation=False,
-        hw_decoder_load=HARDWARE_SHARE,
-    )
+def _auto(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
+    assert view.augment is not None
+    for number in range(ROUNDS[view.augment.inception.auto]):
+        pixels = augment(pixels, operations[number], amounts[number], size=view.size)
+    return pixels
 
 
-def _stack(dtype: types.DALIDataType, *values: Any) -> Any:
-    return fn.stack(*[fn.cast(value, dtype=dtype) for value in values])
-
-
-def _encode(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")
+@pipeline_def
+def _decode_alone(data: np.ndarray) -> Any:
+    return fn.decoders.image(types.Constant(data, device="cpu"), output_type=types.DALIImageType.RGB)

@@ -1,57 +1,79 @@
 """The preprocessing in PIL and torchvision, slow and plain: the oracle for pipeline.py, and a loader without DALI."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from backbones.data.crop import View, crop_arguments, geometry
+from backbones.data.auto_augment import apply
+from backbones.data.encoded import BadImageError, decode
 from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
-from backbones.errors import UserError
-
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
-"""The formats that DALI decodes too; anything else, such as GIF, is refused."""
+from backbones.data.reader import EncodedBatch, Reader
+from backbones.data.view import View
+from backbones.data.warp import warp
 
 
 def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
-    """Yield each plan with its pixels.
+    """Yield each plan with its pixels. Raises UserError for a bad file where it must stop the run.
 
     Shape: uint8 (N, size, size, 3).
     """
-    for plan in plans:
-        arguments = crop_arguments(plan.draws, feed.view.augment)
-        rows = zip(plan.rows, arguments, strict=True)
-        pixels = [transform(decode(feed.index.path(row)), each, view=feed.view) for row, each in rows]
-        yield plan, torch.stack(pixels)
+    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
+        for plan in plans:
+            batch = reader.read(plan)
+            while (decoded := _decoded(batch, reader)) is None:
+                batch = reader.read(plan)
+            feed.bad.count(plan.rows, batch.plan.rows)
+            yield batch.plan, transform(decoded, batch, view=feed.view)
 
 
-def decode(path: str) -> Image.Image:
-    """Return the whole image as RGB, or raise UserError with its path.
+def transform(decoded: list[Image.Image], batch: EncodedBatch, *, view: View) -> torch.Tensor:
+    """Cut, resize and mirror, or warp, the images of a batch.
 
-    Strict: a truncated file is an error. EXIF orientation is ignored, as ImageFolder does.
+    Shape: uint8 (N, size, size, 3).
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(path, "it").splitlines()[0]
-        raise UserError(
-            f"{path} cannot be decoded: {reason}.\nReplace the file, or delete it and start again."
-        ) from error
+    geometry = view.warps if view.is_warp else view.crops
+    rows = zip(*geometry(batch.sizes, batch.plan.draws), strict=True)
+    change = _warped if view.is_warp else _cropped
+    pixels = [change(image, *row, view=view) for image, row in zip(decoded, rows, strict=True)]
+    return torch.stack(_operated(pixels, batch, view) if view.is_auto else pixels)
 
 
-def transform(image: Image.Image, arguments: np.ndarray, *, view: View) -> torch.Tensor:
-    """Cut, resize, cut and mirror one image by its geometry.
+def _decoded(batch: EncodedBatch, reader: Reader) -> list[Image.Image] | None:
+    """Return the whole images; None where one of them is bad, and is now known to be."""
+    images: list[Image.Image] = []
+    for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
+        try:
+            images.append(decode(data.tobytes()))
+        except BadImageError as error:
+            reader.bad.report(row, str(error))
+            return None
+    return images
 
-    Shape: uint8 (size, size, 3).
-    """
-    window, resized, (top, left), flip = geometry(image.height, image.width, arguments, view=view)
+
+def _cropped(image: Image.Image, window: Any, resized: Any, corner: Any, flip: Any, *, view: View) -> torch.Tensor:
     mode = InterpolationMode(view.preprocess.interpolation)
-    cut: Any = F.resized_crop(cast("Any", image), *window, size=list(resized), interpolation=mode, antialias=True)
-    pixels = F.pil_to_tensor(F.crop(cut, top, left, view.size, view.size)).permute(1, 2, 0)
+    where = [int(value) for value in window]
+    size = [int(value) for value in resized]
+    cut: Any = F.resized_crop(cast("Any", image), *where, size=size, interpolation=mode, antialias=True)
+    pixels = F.pil_to_tensor(F.crop(cut, int(corner[0]), int(corner[1]), view.size, view.size)).permute(1, 2, 0)
     return pixels.flip(1) if flip else pixels.contiguous()
+
+
+def _operated(pixels: list[torch.Tensor], batch: EncodedBatch, view: View) -> list[torch.Tensor]:
+    """Apply the operations of RandAugment or TrivialAugment to each (size, size, 3) image."""
+    for number, image in enumerate(pixels):
+        for operation, amount in zip(*(part[number] for part in view.operations(batch.plan.draws)), strict=True):
+            image = apply(image.permute(2, 0, 1), int(operation), float(amount)).permute(1, 2, 0)  # noqa: PLW2901
+        pixels[number] = image
+    return pixels
+
+
+def _warped(image: Image.Image, matrix: Any, _window: Any, *, view: View) -> torch.Tensor:
+    pixels = F.pil_to_tensor(cast("Any", image)).double()
+    return warp(pixels, matrix, view.size).round().to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from backbones.data.feed import Feed, Pixels
-from backbones.data.index import Index, make_index
+from backbones.data.index import Index, Row, make_index
 from backbones.data.order import Plan
 
 SHIFTS = 256
@@ -19,8 +19,12 @@ GOLDEN = 0.618033988749895
 def synthetic_index(classes: int, per_class: int) -> Index:
     """Return an index of classes x per_class rows that name no files."""
     names = tuple(f"class_{label:04d}" for label in range(classes))
-    files = tuple(f"{name}/{number:06d}" for name in names for number in range(per_class))
-    return make_index(Path("synthetic"), names, files, np.repeat(np.arange(classes), per_class))
+    rows = (
+        Row(label, path := f"{name}/{number:06d}", path, 0, 0)
+        for label, name in enumerate(names)
+        for number in range(per_class)
+    )
+    return make_index(Path("synthetic"), names, rows)
 
 
 def images(plans: Iterator[Plan], feed: Feed) -> Pixels:

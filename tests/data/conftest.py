@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.data.index import Index, scan_folder
+from backbones.data.index import Index
+from backbones.data.sources.folder import scan_folder
 
 SIZES = [(71, 48), (48, 71), (64, 64), (113, 40), (57, 90), (33, 35), (130, 97), (51, 101)]
 """Width and height: odd, even, portrait, landscape, and smaller than the network input."""

@@ -1,135 +1,159 @@
-"""Tests of the index: what is found, in which order, and which data sets are refused."""
+"""The index itself: its order, its fingerprint, its parts, and the file that it is written to."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import ImageFolder
+from hypothesis import given
+from hypothesis import strategies as st
 
-from backbones.data.index import scan_folder, train_and_val, validation
+from backbones.data.index import Index, Place, Row, Strings, make_index, read_index, some, stem, write_index
 from backbones.errors import UserError
 
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
+ROWS = [
+    Row(1, "dog/b.JPEG", "one.tar", 512, 10),
+    Row(0, "cat/x.1.jpg", "cat/x.1.jpg", 0, 20),
+    Row(0, "cat/x.png", "two.tar", 1024, 30),
+    Row(1, "dog/a.JPEG", "one.tar", 2048, 40),
+]
+CLASSES = ("cat", "dog")
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    names = [f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in ("cat", "dog") for i in range(2)]
-    return touch(tmp_path, *names)
+def index(tmp_path: Path) -> Index:
+    return make_index(tmp_path / "images", CLASSES, ROWS)
 
 
-def refusal(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        train_and_val(path)
-    message = str(caught.value)
-    assert len(message.splitlines()) <= 2
-    return message
+def contents(index: Index) -> list[tuple]:
+    return [(index.names[k], *index.place(k), int(index.labels[k])) for k in range(len(index))]
 
 
-def test_files_are_found_below_classes_sorted_and_labelled(tmp_path: Path) -> None:
-    root = touch(
-        tmp_path, "b/2.jpg", "b/deep/er/1.PNG", "a/9.JPEG", "a/10.jpg", "a/notes.txt", "a/._9.jpg", "loose.jpg"
-    )
-    index = scan_folder(root)
-    assert index.classes == ("a", "b")
-    assert index.files == ("a/10.jpg", "a/9.JPEG", "b/2.jpg", "b/deep/er/1.PNG")
-    assert index.labels.tolist() == [0, 0, 1, 1]
-    assert index.labels.dtype == np.int64
-    assert len(index) == 4
-    assert index.path(3) == f"{root}/b/deep/er/1.PNG"
+def test_rows_are_sorted_by_class_and_name(index: Index, tmp_path: Path) -> None:
+    root = f"{tmp_path}/images"
+    assert contents(index) == [
+        ("cat/x.png", f"{root}/two.tar", 1024, 30, 0),
+        ("cat/x.1.jpg", f"{root}/cat/x.1.jpg", 0, 20, 0),
+        ("dog/a.JPEG", f"{root}/one.tar", 2048, 40, 1),
+        ("dog/b.JPEG", f"{root}/one.tar", 512, 10, 1),
+    ]
 
 
-def test_it_agrees_with_image_folder(split) -> None:
-    theirs = ImageFolder(str(split.root))
-    assert list(split.classes) == theirs.classes
-    assert [(split.path(row), split.labels[row]) for row in range(len(split))] == theirs.samples
+@pytest.mark.parametrize(("ours", "theirs"), [(".JPEG", ".jpg"), (".png", ".JPG")])
+def test_endings_change_neither_order_nor_fingerprint(tmp_path: Path, ours: str, theirs: str) -> None:
+    def with_ending(ending: str) -> Index:
+        names = ("a", "a.b", "a-b", "a.K", "a b", "a_b")
+        return make_index(tmp_path, ("c",), [Row(0, f"c/{n}{ending}", n, 0, k) for k, n in enumerate(names)])
+
+    assert with_ending(ours).lengths.tolist() == with_ending(theirs).lengths.tolist()
+    assert with_ending(ours).fingerprint == with_ending(theirs).fingerprint
 
 
-def test_links_that_lead_back_are_not_walked(tmp_path: Path) -> None:
-    root = touch(tmp_path / "root", "a/1.jpg", "b/1.jpg")
-    (root / "loop").symlink_to(root)
-    (root / "up").symlink_to(tmp_path)
-    (root / "a" / "deep").symlink_to(root)
-    assert scan_folder(root).files == ("a/1.jpg", "b/1.jpg")
+@pytest.mark.parametrize(
+    "change", [{"name": "dog/c.JPEG"}, {"label": 0}, {"length": 11}, {"name": "dog/b.jpg", "file": "f", "offset": 1}]
+)
+def test_the_fingerprint_follows_names_labels_and_lengths_only(index: Index, tmp_path: Path, change: dict) -> None:
+    changed = make_index(tmp_path, CLASSES, [ROWS[0]._replace(**change), *ROWS[1:]])
+    assert (changed.fingerprint == index.fingerprint) == ("file" in change)
 
 
-def test_a_class_folder_and_a_file_may_be_links(tmp_path: Path) -> None:
-    store = touch(tmp_path / "store", "x/1.jpg", "file.jpg")
-    root = touch(tmp_path / "root", "a/1.jpg")
-    (root / "b").symlink_to(store / "x")
-    (root / "a" / "2.jpg").symlink_to(store / "file.jpg")
-    assert scan_folder(root).files == ("a/1.jpg", "a/2.jpg", "b/1.jpg")
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two images of one name: dog/b\.JPEG"):
+        make_index(tmp_path, CLASSES, [*ROWS, ROWS[0]._replace(offset=9)])
 
 
-def test_the_fingerprint_depends_on_names_not_on_the_place(tree: Path, tmp_path: Path) -> None:
-    before = scan_folder(tree / "train").fingerprint
-    shutil.copytree(tree / "train", tmp_path / "elsewhere")
-    assert scan_folder(tmp_path / "elsewhere").fingerprint == before
-    (tree / "train" / "cat" / "0.jpg").rename(tree / "train" / "dog" / "9.jpg")
-    assert scan_folder(tree / "train").fingerprint != before
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+def test_strings_hold_any_texts(texts: list[str]) -> None:
+    packed = Strings.of(texts)
+    assert list(packed) == texts
+    assert [packed[k - len(texts)] for k in range(len(texts))] == texts
+    assert list(packed.take(np.arange(len(texts))[::-1])) == texts[::-1]
 
 
-def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.jpg")).touch()
-    assert len(scan_folder(tmp_path)) == 1
+@pytest.mark.parametrize("place", [2, -3])
+def test_strings_end_where_a_list_ends(place: int) -> None:
+    with pytest.raises(IndexError):
+        Strings.of(["a", "b"])[place]
 
 
-@pytest.mark.parametrize("name", ["val", "validation"])
-def test_both_names_of_the_validation_folder_are_known(tree: Path, name: str) -> None:
-    (tree / "val").rename(tree / name)
-    train, val = train_and_val(tree)
-    assert len(train) == len(val) == 4
-    assert validation(tree).fingerprint == val.fingerprint
+def test_an_image_in_an_archive_is_described_with_its_name(index: Index) -> None:
+    assert index.describe(1) == f"{index.root}/cat/x.1.jpg"
+    assert index.describe(3) == f"dog/b.JPEG in {index.root}/one.tar at byte 512"
 
 
-def test_validation_alone_needs_no_training_images(tree: Path) -> None:
-    shutil.rmtree(tree / "train")
-    assert len(validation(tree)) == 4
+def test_a_part_is_the_index_of_these_images_alone(index: Index) -> None:
+    part = index.take(np.array([2, 3]), ("dog",))
+    alone = make_index(index.root, ("dog",), [row._replace(label=0) for row in ROWS if row.label == 1])
+    assert contents(part) == contents(alone)
+    assert (part.classes, part.fingerprint) == (alone.classes, alone.fingerprint)
 
 
-def test_a_missing_data_folder_is_refused(tmp_path: Path) -> None:
-    assert "nowhere" in refusal(tmp_path / "nowhere")
+def test_what_is_written_is_read(index: Index, tmp_path: Path) -> None:
+    write_index(index, tmp_path / "x.npz")
+    found = read_index(tmp_path / "x.npz")
+    assert contents(found) == contents(index)
+    assert (found.classes, found.fingerprint) == (index.classes, index.fingerprint)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
-@pytest.mark.parametrize("name", ["train", "val"])
-def test_a_missing_split_is_refused(tree: Path, name: str) -> None:
-    shutil.rmtree(tree / name)
-    assert f"no folder '{name}'" in refusal(tree)
+def test_an_index_may_move_together_with_its_images(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    write_index(make_index(tmp_path / "before", CLASSES, ROWS), tmp_path / "before" / "x.npz")
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert read_index(tmp_path / "after" / "x.npz").place(3) == Place(f"{tmp_path}/after/one.tar", 512, 10)
 
 
-def test_a_class_without_images_is_refused_by_name(tree: Path) -> None:
-    for path in (tree / "train" / "dog").iterdir():
-        path.unlink()
-    assert "classes without images: dog" in refusal(tree)
+def test_an_index_elsewhere_may_move_alone(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    write_index(index, tmp_path / "before" / "x.npz")
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert read_index(tmp_path / "after" / "x.npz").place(3) == index.place(3)
 
 
-def test_classes_that_differ_are_named(tree: Path) -> None:
-    touch(tree, "train/ant/1.jpg", "val/bee/1.jpg")
-    message = refusal(tree)
-    assert f"only in {tree / 'train'}: ant;" in message
-    assert f"only in {tree / 'val'}: bee." in message
+def test_an_empty_index_is_written_and_read(tmp_path: Path) -> None:
+    write_index(make_index(tmp_path, ("a",), []), tmp_path / "x.npz")
+    assert len(read_index(tmp_path / "x.npz")) == 0
 
 
-@pytest.mark.parametrize("empty", [[], ["cat", "dog"]])
-def test_a_split_without_images_is_refused(tree: Path, empty: list[str]) -> None:
-    shutil.rmtree(tree / "train")
-    for name in ["", *empty]:
-        (tree / "train" / name).mkdir()
-    assert "CLASS" in refusal(tree)
+def test_a_missing_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.npz is not a readable index"):
+        read_index(tmp_path / "x.npz")
 
 
-def test_dali_is_not_imported_by_anything_but_the_pipeline() -> None:
-    modules = ["crop", "digits", "feed", "index", "loader", "mixing", "order", "reference", "synthetic"]
-    code = "import sys\n" + "".join(f"import backbones.data.{name}\n" for name in modules)
-    code += "assert not any(name.startswith('nvidia.dali') for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_an_index_that_was_changed_is_refused_or_says_the_same(index: Index, tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    write_index(index, file)
+    whole = file.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert contents(read_index(file)) == contents(index)
+        except UserError:
+            refused += 1
+    assert refused > len(whole) // 14
+
+
+def test_a_truncated_index_is_refused(index: Index, tmp_path: Path) -> None:
+    write_index(index, tmp_path / "x.npz")
+    whole = (tmp_path / "x.npz").read_bytes()
+    for length in range(0, len(whole), 97):
+        (tmp_path / "x.npz").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"x\.npz is not a readable index"):
+            read_index(tmp_path / "x.npz")
+
+
+def test_an_index_of_another_version_is_refused(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backbones.data.index.FORMAT", 99)
+    write_index(index, tmp_path / "x.npz")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="has format 99"):
+        read_index(tmp_path / "x.npz")
+
+
+def test_only_the_ending_of_an_image_file_is_no_part_of_its_name() -> None:
+    assert [stem(name) for name in ("a/b.JPEG", "a/b.c.jpg", "a/b.c", "a/b")] == ["a/b", "a/b.c", "a/b.c", "a/b"]
+
+
+def test_few_names_are_all_said_and_many_are_counted() -> None:
+    assert some(["a", "b"]) == "a, b"
+    assert some(list("abcdefgh")) == "a, b, c, d, e and 3 more"

@@ -1,5 +1,7 @@
 """Tests of DALI against the reference, of its repeatability, and of what it does with bad files."""
 
+import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -10,25 +12,44 @@ import torch
 from PIL import Image
 
 from backbones.data import reference
-from backbones.data.crop import View
+from backbones.data.bad_images import BadImages
+from backbones.data.draws import AREA, DRAWS, FLIP
 from backbones.data.feed import Backend, Feed
-from backbones.data.index import Index, scan_folder
+from backbones.data.index import Index
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
+from backbones.data.sources.folder import scan_folder
+from backbones.data.view import View
 from backbones.errors import UserError
-from backbones.recipe import Augment, Interpolation, Preprocess
+from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess
 
 pytest.importorskip("nvidia.dali")
 from backbones.data import pipeline  # needs DALI
 
 SIZE = 48
+CROP, WARP = Augment("inception"), Augment("darknet")
+EVERY_VIEW = [
+    *(View(SIZE, Preprocess("timm", interpolation=kind), CROP) for kind in ("bilinear", "bicubic")),
+    *(View(SIZE, Preprocess("timm", pct, kind)) for pct in (1.0, 0.887) for kind in ("bilinear", "bicubic")),
+    View(SIZE, Preprocess("full")),
+    View(SIZE, Preprocess(crop_pct=0.9)),
+    View(SIZE, Preprocess(), WARP),
+]
+AUTO = [Augment("inception", inception=InceptionAugment(auto=auto)) for auto in ("randaugment", "trivialaugment")]
+TRAINING = [View(SIZE, Preprocess(), augment) for augment in (CROP, WARP)]
 
 
-def view(*, train: bool, interpolation: Interpolation = "bilinear", crop_pct: float = 0.9) -> View:
-    return View(SIZE, Preprocess(crop_pct, interpolation), Augment() if train else None)
+def view(*, train: bool) -> View:
+    return View(SIZE, Preprocess("timm", 0.9), CROP if train else None)
 
 
-def pixels_of(images: Backend, index: Index, plans, how: View, *, workers: int = 2) -> np.ndarray:
-    feed = Feed(index, how, 8, torch.device("cpu"), workers)
+def feed_of(index: Index, how: View, *, batch_size: int = 8, workers: int = 2, loading: Loading | None = None) -> Feed:
+    loading = loading or Loading()
+    bad = BadImages(index, loading if how.augment else None)
+    return Feed(index, how, batch_size, torch.device("cpu"), workers, loading, bad)
+
+
+def pixels_of(images: Backend, index: Index, plans, how: View, **options) -> np.ndarray:
+    feed = feed_of(index, how, **options)
     return np.concatenate([image.numpy().astype(int) for _, image in images(iter(plans), feed)])
 
 
@@ -36,40 +57,50 @@ def training(index: Index, count: int, *, epoch: int = 0, step: int = 0) -> list
     return list(islice(training_plans(len(index), Shares(8), seed=3, epoch=epoch, step=step), count))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("crop_pct", [1.0, 0.887])
-def test_validation_pixels_equal_the_reference(split: Index, interpolation: Interpolation, crop_pct: float) -> None:
-    how = view(train=False, interpolation=interpolation, crop_pct=crop_pct)
-    plans = list(validation_plans(len(split), 8))
+def plans_of(index: Index, how: View, count: int) -> list[Plan]:
+    return training(index, count) if how.augment else list(validation_plans(len(index), 8))
+
+
+def name_of(how: View) -> str:
+    kind = how.augment.augmentation if how.augment else f"{how.preprocess.protocol}{how.preprocess.crop_pct}"
+    return f"{kind}-{how.preprocess.interpolation}"
+
+
+@pytest.mark.parametrize("how", EVERY_VIEW, ids=name_of)
+def test_pixels_equal_the_reference(split: Index, how: View) -> None:
+    plans = plans_of(split, how, 5)
     difference = np.abs(
         pixels_of(pipeline.images, split, plans, how) - pixels_of(reference.images, split, plans, how)
     ).mean(axis=(1, 2, 3))
-    assert len(difference) == len(split)
-    assert difference.max() <= 0.5
+    assert len(difference) == sum(len(plan.rows) for plan in plans)
+    assert difference.max() <= (0.01 if how.is_warp else 1.0 if how.augment else 0.5)
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_training_pixels_equal_the_reference_with_the_same_draws_only(split: Index, interpolation) -> None:
-    how = view(train=True, interpolation=interpolation)
+@pytest.mark.parametrize("augment", AUTO, ids=["randaugment", "trivialaugment"])
+def test_operations_of_auto_augmentation_equal_the_reference(split: Index, augment: Augment) -> None:
+    how = View(224, Preprocess(), augment)  # as large as in use: small images are enlarged edges
     plans = training(split, 5)
-    ours = pixels_of(pipeline.images, split, plans, how)
-    theirs = pixels_of(reference.images, split, plans, how)
-    shuffled = [plan._replace(draws=np.roll(plan.draws, 1, axis=0)) for plan in plans]
-    others = pixels_of(reference.images, split, shuffled, how)
-    same, other = (np.abs(ours - x).mean(axis=(1, 2, 3)) for x in (theirs, others))
-    assert same.max() <= 1.0
-    assert np.median(other) > 10
-
-
-@pytest.mark.parametrize("column", [0, 1, 2, 3, 4])
-def test_every_draw_matters(split: Index, column: int) -> None:
-    plans = training(split, 1)
-    draws = plans[0].draws.copy()
-    draws[:, column] = (draws[:, column] + 0.5) % 1
-    one, other = (
-        pixels_of(pipeline.images, split, p, view(train=True)) for p in (plans, [plans[0]._replace(draws=draws)])
+    plain = replace(how, augment=CROP)
+    ours, theirs, without = (
+        pixels_of(images, split, plans, view)
+        for images, view in ((pipeline.images, how), (reference.images, how), (reference.images, plain))
     )
-    assert np.median(np.abs(one - other).mean(axis=(1, 2, 3))) > 1
+    difference, effect = (np.abs(ours - x).mean(axis=(1, 2, 3)) for x in (theirs, without))
+    assert np.median(difference) <= 1.0
+    assert np.quantile(difference, 0.9) <= 2.5
+    assert np.median(effect) > 5
+
+
+@pytest.mark.parametrize("how", TRAINING, ids=name_of)
+@pytest.mark.parametrize("column", range(7))
+def test_every_draw_of_the_geometry_matters(split: Index, how: View, column: int) -> None:
+    plans = training(split, 5)
+    draws = [np.where(np.arange(DRAWS) == column, (plan.draws + 0.5) % 1, plan.draws) for plan in plans]
+    others = [plan._replace(draws=each) for plan, each in zip(plans, draws, strict=True)]
+    one, other = (pixels_of(pipeline.images, split, each, how) for each in (plans, others))
+    changed = (np.abs(one - other).mean(axis=(1, 2, 3)) > 1).mean()
+    is_used = how.augment == WARP or column <= FLIP
+    assert changed > 0.3 if is_used else changed == 0
 
 
 MODES = [
@@ -83,14 +114,14 @@ MODES = [
 ]
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_other_modes_and_formats_equal_the_reference(tmp_path: Path, save, train: bool) -> None:
-    for seed, (name, how) in enumerate(MODES):
-        save(tmp_path / "a" / name, 83, 61, seed=seed, **how)
+@pytest.mark.parametrize("how", [view(train=False), *TRAINING], ids=name_of)
+def test_other_modes_and_formats_equal_the_reference(tmp_path: Path, save, how: View) -> None:
+    for seed, (name, form) in enumerate(MODES):
+        save(tmp_path / "a" / name, 83, 61, seed=seed, **form)
     index = scan_folder(tmp_path)
-    plans = [Plan(0, 0, np.arange(len(MODES)), np.random.default_rng(1).random((len(MODES), 5)))]
+    plans = [Plan(0, 0, np.arange(len(MODES)), np.random.default_rng(1).random((len(MODES), DRAWS)))]
     ours, theirs = (
-        pixels_of(images, index, plans, view(train=train)) for images in (pipeline.images, reference.images)
+        pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images)
     )
     difference = np.abs(ours - theirs).mean(axis=(1, 2, 3))
     assert dict(zip(index.files, difference <= 0.8, strict=True)) == dict.fromkeys(index.files, True)
@@ -103,7 +134,7 @@ def test_exif_orientation_is_ignored(tmp_path: Path, save) -> None:
     Image.open(path).save(tmp_path / "a" / "2.jpg", quality=92, exif=exif)
     Image.open(path).save(tmp_path / "a" / "3.jpg", quality=92)
     for train in (False, True):
-        plan = Plan(0, 0, np.array([1, 2]), np.full((2, 5), 0.4))
+        plan = Plan(0, 0, np.array([1, 2]), np.full((2, DRAWS), 0.4))
         turned, upright = pixels_of(pipeline.images, scan_folder(tmp_path), [plan], view(train=train))
         np.testing.assert_array_equal(turned, upright)
 
@@ -123,15 +154,15 @@ def test_the_number_of_threads_does_not_change_a_pixel(split: Index) -> None:
 
 def test_plans_come_back_with_their_images_and_batches_may_differ_in_size(split: Index) -> None:
     plans = list(validation_plans(len(split), 8))
-    feed = Feed(split, view(train=False), 8, torch.device("cpu"), 2)
+    feed = feed_of(split, view(train=False))
     pairs = list(pipeline.images(iter(plans), feed))
-    assert [plan for plan, _ in pairs] == plans
+    assert [(plan.position, plan.rows.tolist()) for plan, _ in pairs] == [(p.position, p.rows.tolist()) for p in plans]
     assert [tuple(image.shape) for _, image in pairs] == [(len(p.rows), SIZE, SIZE, 3) for p in plans]
     assert pairs[0][1].dtype == torch.uint8
 
 
 def test_images_stay_intact_while_later_ones_are_decoded(split: Index) -> None:
-    feed = Feed(split, view(train=True), 8, torch.device("cpu"), 2)
+    feed = feed_of(split, view(train=True))
     stream = pipeline.images(iter(training(split, 9)), feed)
     first = next(stream)[1]
     copy = first.clone()
@@ -141,14 +172,17 @@ def test_images_stay_intact_while_later_ones_are_decoded(split: Index) -> None:
 
 def test_closing_ends_the_threads(split: Index) -> None:
     process = psutil.Process()
-    feed = Feed(split, view(train=True), 8, torch.device("cpu"), 5)
-    next(pipeline.images(iter(training(split, 3)), feed))
+    feed = feed_of(split, view(train=True), workers=5)
     before = process.num_threads()
     stream = pipeline.images(iter(training(split, 3)), feed)
     next(stream)
     assert process.num_threads() >= before + 5
     stream.close()
-    assert process.num_threads() <= before
+    for _ in range(100):  # a thread that has ended is counted for a moment longer
+        if process.num_threads() <= before:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{process.num_threads()} threads where there were {before}")
 
 
 def cut_to_half(path: Path) -> None:
@@ -175,13 +209,14 @@ def make_one_byte(path: Path) -> None:
     path.write_bytes(b"\xff")
 
 
+SPOILERS = [cut_to_half, cut_last_bytes, make_text, make_gif, make_empty, make_one_byte, Path.unlink]
+
+
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize(
-    "spoil", [cut_to_half, cut_last_bytes, make_text, make_gif, make_empty, make_one_byte, Path.unlink]
-)
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_bad_image_is_named(small: Path, spoil, train: bool) -> None:
     index = scan_folder(small)
-    bad = Path(index.path(5))
+    bad = Path(index.place(5).path)
     spoil(bad)
     plans = training(index, 3) if train else list(validation_plans(len(index), 3))
     for images in (pipeline.images, reference.images):
@@ -189,39 +224,104 @@ def test_a_bad_image_is_named(small: Path, spoil, train: bool) -> None:
             pixels_of(images, index, plans, view(train=train))
         first, second = str(caught.value).splitlines()
         assert first.startswith(f"{bad} cannot be decoded: ")
-        assert second.startswith("Replace the file")
+        assert "Replace the file" in second
+
+
+SKIP = Loading(bad_images="skip", bad_images_limit=1.0)
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_a_skipped_image_gives_way_to_another_and_nothing_else_changes(small: Path, spoil) -> None:
+    index = scan_folder(small)
+    plans = training(index, 6)
+    expected = [plan._replace(rows=np.where(plan.rows == 5, 6, plan.rows)) for plan in plans]
+    wanted = pixels_of(pipeline.images, index, expected, view(train=True))
+    spoil(Path(index.place(5).path))
+    for images in (pipeline.images, reference.images):
+        feed = feed_of(index, view(train=True), loading=SKIP)
+        pairs = list(images(iter(plans), feed))
+        assert [plan.rows.tolist() for plan, _ in pairs] == [plan.rows.tolist() for plan in expected]
+        assert feed.bad.replaced == 6
+        found = np.concatenate([image.numpy().astype(int) for _, image in pairs])
+        assert np.abs(found - wanted).mean() <= (0 if images is pipeline.images else 0.5)
+
+
+def corrupt_header(path: Path) -> None:
+    """Break the Huffman tables: the file has its size and its end, and no decoder takes it."""
+    data = bytearray(path.read_bytes())
+    table = data.index(b"\xff\xc4")
+    data[table + 5 : table + 21] = b"\xff" * 16
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", TRAINING, ids=name_of)
+def test_a_file_that_ends_dali_s_pipeline_does_not_end_the_run(small: Path, how: View) -> None:
+    index = scan_folder(small)
+    plans = training(index, 6)
+    expected = [plan._replace(rows=np.where(plan.rows == 5, 6, plan.rows)) for plan in plans]
+    wanted = pixels_of(pipeline.images, index, expected, how)
+    corrupt_header(Path(index.place(5).path))
+    feed = feed_of(index, how, loading=SKIP)
+    found = [(plan.rows.tolist(), image) for plan, image in pipeline.images(iter(plans), feed)]
+    assert [rows for rows, _ in found] == [plan.rows.tolist() for plan in expected]
+    np.testing.assert_array_equal(np.concatenate([image.numpy() for _, image in found]), wanted)
+    assert (feed.bad.replaced, feed.bad.read) == (6, 48)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_file_that_ends_dali_s_pipeline_is_named(small: Path, train: bool) -> None:
+    index = scan_folder(small)
+    bad = Path(index.place(5).path)
+    corrupt_header(bad)
+    plans = training(index, 3) if train else list(validation_plans(len(index), 3))
+    with pytest.raises(UserError, match=f"{bad} cannot be decoded"):
+        pixels_of(pipeline.images, index, plans, view(train=train))
+
+
+def test_an_image_that_only_pil_decodes_is_decoded_by_pil(small: Path, monkeypatch) -> None:
+    index = scan_folder(small)
+    plans = training(index, 6)
+    wanted = pixels_of(pipeline.images, index, plans, view(train=True))
+    path = Path(index.place(5).path)
+    pixels = np.asarray(Image.open(path))
+    Image.fromarray(pixels).save(path, format="GIF")  # stands for any format that DALI lacks
+    monkeypatch.setattr("backbones.data.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
+    index = scan_folder(small)
+    feed = feed_of(index, view(train=True))
+    found = np.concatenate([image.numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
+    assert np.abs(found - wanted).mean() < 8  # a GIF has 256 colours
+    assert feed.bad.replaced == 0
 
 
 def test_a_truncated_image_is_named_even_where_the_crop_misses_the_damage(small: Path, save) -> None:
-    index = scan_folder(small)
-    bad = save(Path(index.path(5)), 400, 300, seed=5)
+    bad = save(Path(scan_folder(small).place(5).path), 400, 300, seed=5)
     bad.write_bytes(bad.read_bytes()[: bad.stat().st_size * 9 // 10])
-    top_left_third = Plan(0, 0, np.arange(8), np.tile([0.0, 0.5, 0.0, 0.0, 0.9], (8, 1)))
+    draws = np.zeros((8, DRAWS))  # the top left third
+    draws[:, AREA + 1] = 0.5
     with pytest.raises(UserError, match=rf"{bad} cannot be decoded"):
-        pixels_of(pipeline.images, index, [top_left_third], view(train=True))
+        pixels_of(pipeline.images, scan_folder(small), [Plan(0, 0, np.arange(8), draws)], view(train=True))
 
 
 def test_garbage_after_the_end_of_an_image_is_accepted(small: Path) -> None:
     index = scan_folder(small)
     plans = list(validation_plans(len(index), 8))
     before = pixels_of(pipeline.images, index, plans, view(train=False))
-    path = Path(index.path(5))
+    path = Path(index.place(5).path)
     path.write_bytes(path.read_bytes() + b"trailing")
-    np.testing.assert_array_equal(pixels_of(pipeline.images, index, plans, view(train=False)), before)
+    np.testing.assert_array_equal(pixels_of(pipeline.images, scan_folder(small), plans, view(train=False)), before)
 
 
 def test_a_failure_that_no_file_explains_is_passed_on(split: Index) -> None:
-    feed = Feed(split, view(train=True), 4, torch.device("cpu"), 2)
+    feed = feed_of(split, view(train=True), batch_size=4)
     with pytest.raises((RuntimeError, ValueError)):
         list(pipeline.images(iter(training(split, 1)), feed))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("train", [False, True])
-def test_pixels_decoded_on_a_gpu_are_close_to_the_reference(split: Index, train: bool) -> None:
-    how = view(train=train)
-    plans = training(split, 5) if train else list(validation_plans(len(split), 8))
-    feed = Feed(split, how, 8, torch.device("cuda", 0), 2)
+@pytest.mark.parametrize("how", EVERY_VIEW, ids=name_of)
+def test_pixels_decoded_on_a_gpu_are_close_to_the_reference(split: Index, how: View) -> None:
+    plans = plans_of(split, how, 5)
+    feed = replace(feed_of(split, how), device=torch.device("cuda", 0))
     ours = np.concatenate([image.cpu().numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
     difference = np.abs(ours - pixels_of(reference.images, split, plans, how)).mean(axis=(1, 2, 3))
     assert np.median(difference) <= 1.5

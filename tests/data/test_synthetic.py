@@ -3,15 +3,17 @@
 import numpy as np
 import torch
 
-from backbones.data.crop import View
+from backbones.data.bad_images import BadImages
 from backbones.data.feed import Feed
 from backbones.data.order import Plan
 from backbones.data.synthetic import images, synthetic_index
-from backbones.recipe import Preprocess
+from backbones.data.view import View
+from backbones.recipe import Loading, Preprocess
 
 
 def pixels(rows: list[int]) -> torch.Tensor:
-    feed = Feed(synthetic_index(10, 5), View(40, Preprocess()), 8, torch.device("cpu"), 1)
+    index = synthetic_index(10, 5)
+    feed = Feed(index, View(40, Preprocess()), 8, torch.device("cpu"), 1, Loading(), BadImages(index, None))
     plan = Plan(0, 0, np.array(rows), np.zeros((len(rows), 5)))
     return next(images(iter([plan]), feed))[1]
 

@@ -1,152 +1,205 @@
-"""What is in the data set: a sorted list of files and their labels, found once and checked before anything runs."""
+"""Class folders of image files (torchvision's ImageFolder): ROOT/{train,val}/CLASS/**/*.jpg."""
 
-import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
+from backbones.data.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.data.workers import spread
 from backbones.errors import UserError
 
-SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm"})
-"""Endings of image files, in any case; the content decides how a file is decoded."""
+SHAPE = "train/CLASS/*.jpg and val/CLASS/*.jpg (ImageFolder)"
 
 VALIDATION_FOLDERS = ("val", "validation")
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """The images of one split. Label k is the k-th class in sorted order.
+class Image(NamedTuple):
+    """An image file that was found."""
 
-    Shape: labels (N,) int64 for N files.
-    """
-
-    root: Path
-    """Folder that the file names are relative to."""
-    classes: tuple[str, ...]
-    """Names of the class folders, sorted."""
-    files: tuple[str, ...]
-    """POSIX paths below root, sorted by class, then by name."""
-    labels: np.ndarray
-    """Class number of each file."""
-    fingerprint: str
-    """sha256 of class names, file names and labels: equal on every machine that holds the same files."""
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def path(self, row: int) -> str:
-        """Return the full path of the file in ``row``."""
-        return f"{self.root}/{self.files[row]}"
+    path: str
+    """Below the folder of the split."""
+    length: int
+    """In bytes."""
+    file_id: tuple[int, int]
+    """Device and inode: the same for a link and what it points to."""
+    linked: bool
+    """It is a symbolic link, or was reached through one."""
 
 
-def make_index(root: Path, classes: tuple[str, ...], files: tuple[str, ...], labels: np.ndarray) -> Index:
-    """Return an Index with its fingerprint."""
-    labels = labels.astype(np.int64)
-    digest = hashlib.sha256()
-    for part in ("\0".join(classes), "\0\0", "\0".join(files), "\0\0"):
-        digest.update(os.fsencode(part))
-    digest.update(labels.astype("<i8").tobytes())
-    return Index(root, classes, files, labels, digest.hexdigest())
+class Listing(NamedTuple):
+    """What lies in and below one folder, as paths below the folder of the split."""
+
+    images: list[Image]
+    broken: list[str]
+    """Symbolic links that point nowhere."""
+    unfollowed: list[str]
+    """Symbolic links to folders."""
 
 
-def train_and_val(data_dir: str | Path) -> tuple[Index, Index]:
-    """Return the training and validation images of an ImageFolder tree, checked against each other.
+class Top(NamedTuple):
+    """What lies directly in the folder of a split, by name."""
 
-    Raises UserError where a folder is missing or empty, or where the two have different classes.
-    """
-    root = _data_folder(data_dir)
-    if not (root / "train").is_dir():
-        raise UserError(f"{root} has no folder 'train'.\nExpected {root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg.")
-    validation_root = _validation_folder(root)
-    train, val = scan_folder(root / "train"), scan_folder(validation_root)
-    _require_same_classes(train, val)
-    return train, val
+    classes: list[str]
+    loose: list[str]
+    """Images outside of class folders."""
+    broken: list[str]
+    """Symbolic links that point nowhere."""
+    unfollowed: list[str]
+    """Symbolic links that lead back to the folder itself or above it."""
 
 
-def validation(data_dir: str | Path) -> Index:
-    """Return the validation images of an ImageFolder tree; the training images need not be there."""
-    return scan_folder(_validation_folder(_data_folder(data_dir)))
+def found(root: Path) -> bool:
+    """Tell whether one of the split folders is there, and the validation images lie in class folders."""
+    return any((root / name).is_dir() for name in ("train", *VALIDATION_FOLDERS)) and not is_flat(root)
 
 
-def scan_folder(root: str | Path) -> Index:
+def is_flat(root: Path) -> bool:
+    """Tell whether the validation images lie in one folder without classes."""
+    tops = [list_top(root / name) for name in VALIDATION_FOLDERS if (root / name).is_dir()]
+    return any(top.loose and not top.classes for top in tops)
+
+
+def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
+    """Return the images of one split of ``root``."""
+    return scan_folder(split_folder(root, split), executor)
+
+
+def split_folder(root: Path, split: Split) -> Path:
+    """Return ``root``/train, or the one of ``root``/val and ``root``/validation that is there."""
+    names = ["train"] if split == "train" else [name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
+    if len(names) == 2:
+        raise UserError(f"{root} has both a folder 'val' and a folder 'validation'.\nRemove or rename one of them.")
+    if not names or not (root / names[0]).is_dir():
+        missing = "'train'" if split == "train" else "'val' or 'validation'"
+        raise UserError(f"{root} has no folder {missing}.\nExpected {root}/{split}/CLASS/*.jpg.")
+    return root / names[0]
+
+
+def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
     """Return the images of ``root``/CLASS/**; every folder directly below ``root`` is a class.
 
     A class folder may be a symbolic link, but not to ``root`` or above it; links to folders further down are not
-    followed, so no image is found twice through a loop. Names that begin with a dot are ignored.
+    followed, and an image that links reach again is kept once. Names that begin with a dot are ignored. Raises
+    UserError where a link is broken or a class has no images.
     """
     root = Path(root)
-    classes = tuple(sorted(_class_folders(root)))
-    if not classes:
+    top = list_top(root)
+    if not top.classes:
         raise UserError(f"{root} has no class folders.\nExpected images as {root}/CLASS/*.jpg.")
-    files: list[str] = []
-    counts = []
-    for name in classes:
-        found = sorted(_images(f"{root}/{name}", prefix=name))
-        files.extend(found)
-        counts.append(len(found))
-    _require_images(root, classes, counts)
-    return make_index(root, classes, tuple(files), np.repeat(np.arange(len(classes)), counts))
+    listings = spread(partial(_list_class, str(root)), top.classes, executor)
+    require_links(root, top.broken + [path for listing in listings for path in listing.broken])
+    repeated = _repeated(root, [image for listing in listings for image in listing.images])
+    kept = [[image for image in listing.images if image.path not in repeated] for listing in listings]
+    _require_images(root, top.classes, [len(images) for images in kept])
+    rows = (Row(label, image.path, image.path, 0, image.length) for label, each in enumerate(kept) for image in each)
+    unfollowed = top.unfollowed + [path for listing in listings for path in listing.unfollowed]
+    return make_index(root, tuple(top.classes), rows, tuple(_notes(root, top.loose, unfollowed, sorted(repeated))))
 
 
-def _data_folder(data_dir: str | Path) -> Path:
-    root = Path(data_dir).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data_dir={str(data_dir)!r} is not a folder.\nGive the folder that holds train/ and val/.")
-    return root
-
-
-def _validation_folder(root: Path) -> Path:
-    for name in VALIDATION_FOLDERS:
-        if (root / name).is_dir():
-            return root / name
-    raise UserError(f"{root} has no folder 'val' or 'validation'.\nExpected {root}/val/CLASS/*.jpg.")
-
-
-def _class_folders(root: Path) -> Iterator[str]:
-    """Yield the names of the folders below ``root``, without links that lead back to ``root`` or above it."""
-    real = root.resolve()
+def list_top(root: Path) -> Top:
+    """Return what lies directly in ``root``, sorted."""
+    top, real = Top([], [], [], []), root.resolve()
     with os.scandir(root) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.is_dir():
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
                 continue
-            if not (entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())):
-                yield entry.name
+            if _is_broken(entry):
+                top.broken.append(entry.name)
+            elif entry.is_dir():
+                back = entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())
+                (top.unfollowed if back else top.classes).append(entry.name)
+            elif _is_image(entry.name):
+                top.loose.append(entry.name)
+    return top
 
 
-def _images(folder: str, *, prefix: str) -> Iterator[str]:
-    """Yield ``prefix``/name of every image at or below ``folder``."""
+def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listing:
+    """Return the images in and below ``folder``; each path begins with ``prefix``."""
+    listing = Listing([], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = entry.name
-            if name.startswith("."):
+            path = prefix + entry.name
+            if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _images(entry.path, prefix=f"{prefix}/{name}")
-            elif name.rpartition(".")[2].lower() in SUFFIXES and not entry.is_dir():
-                yield f"{prefix}/{name}"
+                below = list_images(entry.path, f"{path}/", linked=linked)
+                listing.images.extend(below.images)
+                listing.broken.extend(below.broken)
+                listing.unfollowed.extend(below.unfollowed)
+            elif _is_broken(entry):
+                listing.broken.append(path)
+            elif entry.is_dir():
+                listing.unfollowed.append(path)
+            elif _is_image(entry.name):
+                listing.images.extend(_image(entry, path, linked=linked))
+    return listing
 
 
-def _require_images(root: Path, classes: tuple[str, ...], counts: list[int]) -> None:
+def require_links(root: Path, broken: Sequence[str]) -> None:
+    """Raise UserError that names the symbolic links which point nowhere."""
+    if broken:
+        links = some([f"{root}/{path}" for path in sorted(broken)])
+        raise UserError(f"Symbolic links that point nowhere: {links}.\nRestore what they point to, or remove them.")
+
+
+def _list_class(root: str, name: str) -> Listing:
+    folder = os.path.join(root, name)  # noqa: PTH118  # a name that is not UTF-8 stays as it is
+    return list_images(folder, f"{name}/", linked=os.path.islink(folder))  # noqa: PTH114
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # for every image
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in SUFFIXES
+
+
+def _image(entry: os.DirEntry[str], path: str, *, linked: bool) -> Iterator[Image]:
+    """Yield the image, unless it is a pipe or a device, which cannot be read twice."""
+    status = entry.stat()
+    if stat.S_ISREG(status.st_mode):
+        yield Image(path, status.st_size, (status.st_dev, status.st_ino), linked or entry.is_symlink())
+
+
+def _repeated(root: Path, images: list[Image]) -> set[str]:
+    """Return the paths of the images that a link reaches a second time.
+
+    Hard links are different files with one inode: only a resolved path tells them from symbolic links, and it is
+    asked for only where an inode comes twice.
+    """
+    if not any(image.linked for image in images):
+        return set()
+    counts = Counter(image.file_id for image in images)
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for image in sorted(images, key=lambda image: (image.linked, image.path)):
+        if counts[image.file_id] == 1:
+            continue
+        real = os.path.realpath(root / image.path)
+        if image.linked and real in seen:
+            repeated.add(image.path)
+        seen.add(real)
+    return repeated
+
+
+def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> None:
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if len(empty) == len(classes):
         raise UserError(f"{root} holds no images in its {len(classes)} class folders.\nExpected {root}/CLASS/*.jpg.")
     if empty:
-        raise UserError(f"{root} has classes without images: {_some(empty)}.\nAdd their images or remove the folders.")
+        raise UserError(f"{root} has classes without images: {some(empty)}.\nAdd their images or remove the folders.")
 
 
-def _require_same_classes(train: Index, val: Index) -> None:
-    train_only, val_only = set(train.classes) - set(val.classes), set(val.classes) - set(train.classes)
-    if not (train_only or val_only):
-        return
-    sides = [(train_only, train.root), (val_only, val.root)]
-    parts = [f"only in {root}: {_some(sorted(names))}" for names, root in sides if names]
-    raise UserError(f"Training and validation classes differ: {'; '.join(parts)}.\nBoth need the same class folders.")
-
-
-def _some(names: list[str], *, most: int = 5) -> str:
-    """Return the first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _notes(root: Path, loose: list[str], unfollowed: list[str], repeated: list[str]) -> Iterator[str]:
+    if loose:
+        yield f"{root}: {len(loose)} images outside of class folders are left out: {some(loose)}"
+    if unfollowed:
+        yield f"{root}: {len(unfollowed)} symbolic links to folders are not followed: {some(sorted(unfollowed))}"
+    if repeated:
+        yield f"{root}: {len(repeated)} symbolic links reach an image again, which is walked once: {some(repeated)}"

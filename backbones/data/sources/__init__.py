@@ -1,0 +1,1 @@
+"""Where images come from: each module turns one layout of a data set into an Index."""
