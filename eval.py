@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: checkpoint -> model, validation data -> top-1, top-5, loss, n.
 
-python eval.py --ckpt RUN [--data-dir DIR] [--json FILE]
+python eval.py --ckpt RUN [--data-dir DIR] [--eval-size 288] [--real] [--v2 DIR] [--json FILE]
 """
 
 import json
@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from accelerate import Accelerator
+
 from backbones.command_line import parse
 from backbones.commands.assembly import eval_loader
 from backbones.commands.restored import Restored, restore_model
-from backbones.data.index import Index, validation
+from backbones.data.dataset import validation
+from backbones.data.index import Index
+from backbones.data.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error, require_folder_for
-from backbones.recipe import require
+from backbones.recipe import Interpolation, Protocol, require
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
 
@@ -28,6 +32,24 @@ class Options:
     """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
     data_dir: str | None = None
     """Folder with val/CLASS/*.jpg; unset: the one that the checkpoint was trained on."""
+    real: bool = False
+    """Judge the validation images by ImageNet-ReaL's labels too."""
+    v2: str | None = None
+    """Folder of ImageNet-V2, with class folders 0, 1, 2, ...: evaluate on it too."""
+    a: str | None = None
+    """Folder of ImageNet-A, with a folder for each of its classes."""
+    r: str | None = None
+    """Folder of ImageNet-R, with a folder for each of its classes."""
+    sketch: str | None = None
+    """Folder of ImageNet-Sketch, with a folder for each class or the folder sketch/ that holds them."""
+    eval_size: int | None = None
+    """Height and width of the input in pixels; unset: as in the checkpoint."""
+    protocol: Protocol | None = None
+    """What is cut out of an image (see preprocess.protocol of the recipe); unset: as in the checkpoint."""
+    crop_pct: float | None = None
+    """Centre crop as a share of the resized short side; unset: as in the checkpoint."""
+    interpolation: Interpolation | None = None
+    """Filter of the resize; unset: as in the checkpoint."""
     json: str | None = None
     """File to write the figures to."""
     model: str | None = None
@@ -48,17 +70,35 @@ class Options:
     def __post_init__(self) -> None:
         for option in ("batch_size", "workers"):
             require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
+        require(self.eval_size is None or self.eval_size > 0, "eval_size", self.eval_size, "must be positive")
         require_folder_for("--json", self.json)
 
 
 def main(argv: Sequence[str]) -> Evaluation:
-    """Evaluate as the command line says, print the figures and return them."""
+    """Evaluate as the command line says, print the figures and return those of the checkpoint's own set."""
     options = parse(Options, argv, description=__doc__ or "")
-    restored = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
+    trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
+    restored = trained.overridden(
+        img_size=options.eval_size,
+        protocol=options.protocol,
+        crop_pct=options.crop_pct,
+        interpolation=options.interpolation,
+    )
     accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
-    index = validation_images(options, restored)
+    sets = validation_sets(options, restored)
+    restored.model.to(accelerator.device)
+    figures = {name: measure(options, restored, accelerator, each) for name, each in sets.items()}
+    if accelerator.is_main_process:
+        print(report(trained, restored, sets, figures))  # noqa: T201
+        write_json(options, restored, sets, figures)
+    accelerator.end_training()
+    return figures["val"]
+
+
+def measure(options: Options, restored: Restored, accelerator: Accelerator, images: ValidationSet) -> Evaluation:
+    """Return the figures of one set."""
     batches = eval_loader(
-        index,
+        images.index,
         accelerator,
         img_size=restored.img_size,
         preprocess=restored.preprocess,
@@ -66,12 +106,18 @@ def main(argv: Sequence[str]) -> Evaluation:
         loader=options.loader or restored.loader,
         workers=options.workers,
     )
-    evaluation = evaluate(accelerator, restored.model.to(accelerator.device), batches, expected=len(index))
-    if accelerator.is_main_process:
-        print(f"checkpoint  {restored.file}\nresult      {evaluation}")  # noqa: T201
-        write_json(options, restored, evaluation)
-    accelerator.end_training()
-    return evaluation
+    judge = images.judge(accelerator.device)
+    return evaluate(accelerator, restored.model, batches, expected=len(images.index), judge=judge)
+
+
+def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:
+    """Return the sets that the options name, by name; the checkpoint's own ("val") comes first."""
+    index = validation_images(options, restored)
+    sets = {"val": own_set(index)}
+    if options.real:
+        sets["real"] = real_set(index, index.classes)
+    folders = {name: folder for name in LAYOUTS if (folder := getattr(options, name)) is not None}
+    return sets | {name: folder_set(name, folder, index.classes) for name, folder in folders.items()}
 
 
 def validation_images(options: Options, restored: Restored) -> Index:
@@ -106,15 +152,48 @@ def require_same_images(options: Options, restored: Restored, index: Index) -> N
     print("note        these are not the validation images that the checkpoint was measured on")  # noqa: T201
 
 
-def write_json(options: Options, restored: Restored, evaluation: Evaluation) -> None:
-    """Write the figures (percentages 0-100) where ``--json`` says."""
-    if options.json is not None:
-        figures: dict[str, Any] = {
-            **asdict(evaluation),
-            "model": restored.name,
-            "checkpoint": str(restored.file),
+def report(
+    trained: Restored, restored: Restored, sets: dict[str, ValidationSet], figures: dict[str, Evaluation]
+) -> str:
+    """Return what is printed: checkpoint, protocol and the figures, as a table where there are several sets."""
+    before, used = trained.view, restored.view
+    changed = [f"{key} {value}" for key, value in before.items() if used[key] != value]
+    origin = f"overridden; as trained: {', '.join(changed)}" if changed else "as trained"
+    protocol = ", ".join(f"{key} {value}" for key, value in used.items()).removeprefix("protocol ")
+    lines = [f"checkpoint  {restored.file}", f"protocol    {protocol} ({origin})"]
+    return "\n".join([*lines, *(table(sets, figures) if len(sets) > 1 else [f"result      {figures['val']}"])])
+
+
+def table(sets: dict[str, ValidationSet], figures: dict[str, Evaluation]) -> list[str]:
+    """Return a line for each set; a subset's classes are given as "200 of 1000"."""
+    lines = [f"{'set':<16}{'classes':>12}{'n':>8}{'top-1 %':>9}{'top-5 %':>9}{'loss':>9}"]
+    total = len(sets["val"].outputs)
+    for name, each in sets.items():
+        found, count = figures[name], len(each.outputs)
+        classes = str(count) if count == total else f"{count} of {total}"
+        loss = f"{found.loss:.4f}" if each.has_loss else "-"
+        lines.append(f"{each.title:<16}{classes:>12}{found.n:>8}{found.top1:>9.3f}{found.top5:>9.3f}{loss:>9}")
+    return lines
+
+
+def write_json(
+    options: Options, restored: Restored, sets: dict[str, ValidationSet], figures: dict[str, Evaluation]
+) -> None:
+    """Write the figures (percentages 0-100) where ``--json`` says; ``sets`` where more than one was evaluated."""
+    if options.json is None:
+        return
+    content: dict[str, Any] = {
+        **asdict(figures["val"]),
+        "model": restored.name,
+        "checkpoint": str(restored.file),
+        **restored.view,
+    }
+    if len(sets) > 1:
+        content["sets"] = {
+            name: {"classes": len(each.outputs), **asdict(figures[name]), **({} if each.has_loss else {"loss": None})}
+            for name, each in sets.items()
         }
-        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+    Path(options.json).write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,31 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from timm.data.real_labels import RealLabelsImagenet
 
 import backbones
 import eval as eval_script
 import train_imagenet
+from backbones.commands.restored import restore_model
 from backbones.data.loader import EvalLoader
+from backbones.data.sources.folder import scan_folder
+from backbones.data.validation_sets import real_set
 from backbones.errors import UserError
+from backbones.recipe import Preprocess
+from backbones.training.checkpoint import save_checkpoint
 from backbones.training.evaluate import Evaluation
+from backbones.training.evaluate import evaluate as evaluate_batches
 from tests import accelerate_state
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -48,6 +62,7 @@ def test_a_run_folder_gives_the_last_figures_of_the_average(evaluate, trained, c
     assert evaluate("--ckpt", folder) == evaluation
     shown = capsys.readouterr().out
     assert f"checkpoint  {folder}/last/ema.safetensors" in shown
+    assert "protocol    darknet, img_size 32, crop_pct 0.9, interpolation bilinear (as trained)" in shown
     assert f"result      {evaluation}" in shown
 
 
@@ -80,6 +95,10 @@ def test_the_json_file_has_the_figures_as_percentages(evaluate, trained, tmp_pat
         "n": 20,
         "model": "test_resnet",
         "checkpoint": str(folder / "last" / "ema.safetensors"),
+        "protocol": "darknet",
+        "img_size": 32,
+        "crop_pct": 0.9,
+        "interpolation": "bilinear",
     }
 
 
@@ -163,3 +182,247 @@ def test_weights_that_say_nothing_need_a_name(evaluate, trained, image_folder, t
 def test_the_checkpoint_is_asked_for(evaluate):
     with pytest.raises(UserError, match="ckpt"):
         evaluate()
+
+
+SYNSETS = {230: "n02105855", 231: "n02106030", 795: "n04228054", 970: "n09193705"}
+"""ImageNet classes that share images in ImageNet-ReaL: two sheepdogs; a ski and a mountain."""
+REAL = [set(labels) for labels in RealLabelsImagenet([""] * 50_000).real_labels.values()]
+
+
+class Beside(NamedTuple):
+    """A checkpoint whose classes are four synsets, and the sets beside its own in ``folder``."""
+
+    run: Path
+    folder: Path
+
+    @property
+    def words(self) -> list[str | Path]:
+        options = ["--data-dir", self.folder / "data", "--real"]
+        for name in ("v2", "a", "r", "sketch"):
+            options += [f"--{name}", self.folder / name]
+        return ["--ckpt", self.run, *options]
+
+    def logits(self, root: Path) -> dict[str, np.ndarray]:
+        """Return the logits of each image below ``root`` by CLASS/NAME, computed one by one."""
+        restored, index = restore_model(str(self.run)), scan_folder(root)
+        batches = EvalLoader(index, img_size=32, preprocess=restored.preprocess, batch_size=1, workers=1)
+        with torch.inference_mode():
+            rows = [restored.model.eval()(batch.images)[0].numpy() for batch in batches]
+        return dict(zip(index.names, rows, strict=True))
+
+
+def copy_images(source: Path, target: Path, names: dict[str, str]) -> None:
+    for old, new in names.items():
+        shutil.copytree(source / old, target / new)
+
+
+def name_as_imagenet(val: Path) -> None:
+    """Rename 20 images: 16 that have one or two of the four classes in ReaL, and 4 that have no label there."""
+    own = [len(SYNSETS.keys() & labels) for labels in REAL]
+    one, two = ([row for row, count in enumerate(own, 1) if count == wanted][:8] for wanted in (1, 2))
+    none = [row for row, labels in enumerate(REAL, 1) if not labels][:4]
+    numbers = np.random.default_rng(0).permutation([*one, *two, *none])
+    for number, file in zip(numbers, sorted(val.rglob("*.jpg")), strict=True):
+        file.rename(file.with_name(f"ILSVRC2012_val_{number:08d}.JPEG"))
+
+
+def balanced_network(folder: Path) -> torch.nn.Module:
+    """Return a random network whose outputs have equal means and spreads over the images of ``folder``."""
+    torch.manual_seed(0)
+    model: Any = backbones.create_model("test_resnet", num_classes=4).eval()
+    batches = EvalLoader(scan_folder(folder), img_size=32, preprocess=Preprocess(), batch_size=20, workers=1)
+    with torch.inference_mode():
+        logits = torch.cat([model(batch.images) for batch in batches])
+        model.fc.bias -= logits.mean(dim=0)
+        model.fc.weight /= logits.std(dim=0)[:, None]
+        model.fc.bias /= logits.std(dim=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def beside(image_folder, tmp_path_factory) -> Beside:
+    folder = tmp_path_factory.mktemp("beside")
+    names: dict[str, str] = dict(zip(("ant", "bee", "cow", "dog"), SYNSETS.values(), strict=True))
+    copy_images(image_folder / "val", folder / "data" / "val", names)
+    name_as_imagenet(folder / "data" / "val")
+    copy_images(image_folder / "train", folder / "v2", {name: str(k) for k, name in enumerate(names)})
+    copy_images(image_folder / "train", folder / "sketch" / "sketch", names)
+    copy_images(image_folder / "train", folder / "a", {name: names[name] for name in ("ant", "bee")})
+    copy_images(image_folder / "train", folder / "r", {name: names[name] for name in ("ant", "bee", "cow")})
+    about = {
+        "architecture": "test_resnet",
+        "cfg": None,
+        "model_args": {},
+        "classes": list(names.values()),
+        "img_size": 32,
+        "preprocess": asdict(Preprocess()),
+        "channels_last": True,
+        "loader": "dali",
+        "val_fingerprint": None,
+        "precision": "fp32",
+        "data_dir": None,
+    }
+    save_checkpoint(folder / "run" / "last", balanced_network(folder / "data" / "val").state_dict(), about)
+    return Beside(folder / "run", folder)
+
+
+@pytest.fixture(scope="module")
+def sets(beside, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """What the JSON file says about each set."""
+    file = tmp_path_factory.mktemp("json") / "figures.json"
+    accelerate_state.reset()
+    eval_script.main([*map(str, beside.words), "--json", str(file), "--device", "cpu", "--workers", "1"])
+    return json.loads(file.read_text())["sets"]
+
+
+def top1(logits: dict[str, np.ndarray], *, names: list[str]) -> float:
+    """Per cent of images whose folder is the best of ``names``; nothing else competes."""
+    outputs = [list(SYNSETS.values()).index(name) for name in names]
+    hits = [names[row[outputs].argmax()] == image.split("/")[0] for image, row in logits.items()]
+    return 100 * sum(hits) / len(hits)
+
+
+def test_the_own_set_is_in_the_table_with_the_figures_it_has_alone(evaluate, beside, sets):
+    alone = evaluate("--ckpt", beside.run, "--data-dir", beside.folder / "data")
+    assert sets["val"] == {"classes": 4, **asdict(alone)}
+    assert alone.top1 == pytest.approx(
+        top1(beside.logits(beside.folder / "data" / "val"), names=list(SYNSETS.values()))
+    )
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("sketch", (0, 1, 2, 3)), ("a", (0, 1)), ("r", (0, 1, 2))])
+def test_the_classes_of_a_set_compete_among_themselves(beside, sets, name, chosen):
+    names = [list(SYNSETS.values())[k] for k in chosen]
+    logits = beside.logits(beside.folder / name / ("sketch" if name == "sketch" else ""))
+    assert (sets[name]["classes"], sets[name]["n"]) == (len(names), 16 * len(names))
+    assert sets[name]["top1"] == pytest.approx(top1(logits, names=names))
+    assert (sets[name]["top1"] > top1(logits, names=list(SYNSETS.values()))) == (len(names) < 4)
+
+
+def test_a_subset_has_the_loss_of_its_own_softmax(beside, sets):
+    logits = torch.from_numpy(np.stack(list(beside.logits(beside.folder / "a").values())))[:, [0, 1]]
+    labels = torch.arange(2).repeat_interleave(16)
+    expected = torch.nn.functional.cross_entropy(logits.double(), labels).item()
+    assert sets["a"]["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_numbered_folders_give_the_figures_of_named_ones(sets):
+    assert sets["v2"] == sets["sketch"]
+
+
+def test_real_counts_an_image_as_right_for_any_of_its_labels(beside, sets):
+    numbers = list(SYNSETS)
+    hits = []
+    for name, row in beside.logits(beside.folder / "data" / "val").items():
+        labels = REAL[int(name[-13:-5]) - 1]
+        hits += [numbers[row.argmax()] in labels] if labels else []
+    expected = {"classes": 4, "n": 16, "top1": pytest.approx(100 * np.mean(hits)), "top5": 100.0, "loss": None}
+    assert sets["real"] == expected
+    assert sets["real"]["top1"] != sets["val"]["top1"]
+
+
+def test_the_table_has_a_line_for_each_set(evaluate, beside, sets, capsys):
+    evaluate(*beside.words)
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines[lines.index(next(line for line in lines if line.startswith("set "))) :]]
+    assert [row[0] for row in table[1:]] == [
+        "validation",
+        "ImageNet-ReaL",
+        "ImageNet-V2",
+        "ImageNet-A",
+        "ImageNet-R",
+        "ImageNet-Sketch",
+    ]
+    assert [" ".join(row[1:-4]) for row in table[1:]] == ["4", "4", "4", "2 of 4", "3 of 4", "4"]
+    assert [row[-4] for row in table[1:]] == ["20", "16", "64", "32", "48", "64"]
+    assert table[2][-1] == "-"
+    assert [float(cell) for cell in table[4][-3:]] == pytest.approx(
+        [sets["a"][key] for key in ("top1", "top5", "loss")], abs=5e-4
+    )
+
+
+def test_the_shares_of_three_processes_add_up(beside, sets):
+    index = scan_folder(beside.folder / "data" / "val")
+    images, restored = real_set(index, index.classes), restore_model(str(beside.run))
+    accelerator, judge = Accelerator(cpu=True), images.judge(torch.device("cpu"))
+    shares = []
+    for rank in (0, 1, 2):
+        view: Any = {"img_size": 32, "preprocess": restored.preprocess, "batch_size": 4, "workers": 1}
+        batches = EvalLoader(images.index, rank=rank, world_size=3, **view)
+        size = len(range(rank, 16, 3))
+        shares.append(evaluate_batches(accelerator, restored.model, batches, expected=size, judge=judge))
+    assert sum(share.n * share.top1 for share in shares) / 16 == pytest.approx(sets["real"]["top1"])
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_of_one(beside, sets, tmp_path):
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml", "eval.py"]
+    words = [*beside.words, "--json", tmp_path / "two.json", "--device", "cpu", "--workers", "1", "--batch-size", "3"]
+    root = Path(eval_script.__file__).parent
+    command = [sys.executable, *launcher, *map(str, words)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two.json").read_text())["sets"] == sets
+
+
+def test_a_set_that_is_not_counted_whole_is_refused(evaluate, beside, monkeypatch):
+    everything = EvalLoader.__iter__
+
+    def shortened(self):
+        return list(everything(self))[: None if len(self.index) == 20 else -1].__iter__()
+
+    monkeypatch.setattr(EvalLoader, "__iter__", shortened)
+    with pytest.raises(UserError, match="evaluated 15 images, but the split has 16"):
+        evaluate("--ckpt", beside.run, "--data-dir", beside.folder / "data", "--real", "--batch-size", 5)
+
+
+def test_real_needs_classes_and_files_of_imagenet(evaluate, trained):
+    with pytest.raises(UserError, match="--real needs"):
+        evaluate("--ckpt", trained[0], "--real")
+
+
+def test_a_set_of_other_classes_is_refused_before_anything_is_evaluated(evaluate, trained, beside, monkeypatch):
+    monkeypatch.setattr(EvalLoader, "__iter__", lambda _: pytest.fail("it was evaluated"))
+    with pytest.raises(UserError, match=f"--a .* has classes that the checkpoint has not: {SYNSETS[230]}"):
+        evaluate("--ckpt", trained[0], "--a", beside.folder / "a")
+
+
+def test_what_is_overridden_is_said_next_to_what_was_trained(evaluate, trained, tmp_path, capsys):
+    words = ["--protocol", "timm", "--interpolation", "bicubic", "--eval-size", "40", "--json", tmp_path / "f.json"]
+    evaluate("--ckpt", trained[0], *words)
+    used = "protocol    timm, img_size 40, crop_pct 0.9, interpolation bicubic"
+    before = "(overridden; as trained: protocol darknet, img_size 32, interpolation bilinear)"
+    assert f"{used} {before}\n" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    recorded = [figures[key] for key in ("protocol", "img_size", "crop_pct", "interpolation")]
+    assert recorded == ["timm", 40, 0.9, "bicubic"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--eval-size", "40"],
+        ["--protocol", "timm"],
+        ["--protocol", "full", "--crop-pct", "1"],
+        ["--crop-pct", "0.5"],
+        ["--protocol", "timm", "--interpolation", "bicubic"],
+    ],
+)
+def test_each_override_changes_what_the_network_sees(evaluate, trained, words):
+    assert evaluate("--ckpt", trained[0], *words).loss != trained[1].loss
+
+
+def test_an_override_with_the_trained_value_is_as_trained(evaluate, trained, capsys):
+    assert evaluate("--ckpt", trained[0], "--protocol", "darknet", "--eval-size", 32, "--crop-pct", 0.9) == trained[1]
+    assert "(as trained)" in capsys.readouterr().out
+
+
+def test_bicubic_leads_a_darknet_checkpoint_to_timms_protocol(evaluate, trained):
+    with pytest.raises(UserError, match="--interpolation='bicubic' needs --protocol=timm or full"):
+        evaluate("--ckpt", trained[0], "--interpolation", "bicubic")
+
+
+@pytest.mark.parametrize("size", [0, -32])
+def test_a_size_without_pixels_is_refused(evaluate, trained, size):
+    with pytest.raises(UserError, match=f"eval_size={size} must be positive"):
+        evaluate("--ckpt", trained[0], "--eval-size", size)

@@ -15,7 +15,7 @@ from torch import Tensor
 from backbones.commands.fusion import Branch, fusion_report
 from backbones.commands.heat_map import save_heat_map
 from backbones.commands.restored import Restored, restore_model
-from backbones.data.index import validation
+from backbones.data.dataset import validation
 from backbones.data.loader import EvalLoader
 from backbones.errors import UserError, require_folder_for
 

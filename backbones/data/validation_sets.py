@@ -57,7 +57,7 @@ class ValidationSet:
     @property
     def has_loss(self) -> bool:
         """Cross-entropy is defined: an image has one right output."""
-        return True
+        return self.right is None
 
     def judge(self, device: torch.device) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return the function that turns (logits, labels) into the logits that compete and the right one of each."""

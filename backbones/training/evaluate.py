@@ -1,6 +1,6 @@
 """Exact top-1, top-5 and loss over a split: one function for training and for eval.py."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -11,6 +11,14 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.training.metrics import topk_correct
+
+Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Turns (logits, labels) of a batch into the logits that compete and the right one of each image."""
+
+
+def as_labelled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Let all outputs compete; the label's own is right."""
+    return logits, labels
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,18 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[Any], *, expected: int) -> Evaluation:
+def evaluate(
+    accelerator: Accelerator,
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    expected: int,
+    judge: Judge = as_labelled,
+) -> Evaluation:
     """Evaluate ``model`` on this process's ``batches`` and add the counts of all processes.
 
     Each batch has ``images`` (N, 3, H, W) and ``labels`` (N,). Raises ``UserError`` when the images counted
-    are not the ``expected`` size of the split.
+    are not the ``expected`` size of the split. ``judge`` says which outputs compete and which is right.
     """
     was_training = model.training
     model.eval()
@@ -47,7 +62,7 @@ def evaluate(accelerator: Accelerator, model: nn.Module, batches: Iterable[Any],
     for batch in batches:
         with accelerator.autocast():
             logits = model(batch.images)
-        sums += _counts(logits.float(), batch.labels)
+        sums += _counts(*judge(logits.float(), batch.labels))
     model.train(was_training)
     total = cast(Tensor, accelerator.reduce(sums, reduction="sum"))
     return _evaluation(total.tolist(), expected)

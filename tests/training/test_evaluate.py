@@ -51,6 +51,20 @@ def test_the_network_is_evaluated_in_eval_mode_and_left_as_it_was():
     assert model.training
 
 
+def test_a_judge_says_which_logits_compete_and_which_is_right():
+    logits, _, batches = split_of(23, [16, 7])
+    own = logits[:, [1, 4]].argmax(dim=1)
+    evaluation = evaluate(
+        Accelerator(cpu=True),
+        torch.nn.Identity(),
+        batches,
+        expected=23,
+        judge=lambda found, labels: (found[:, [1, 4]], torch.zeros_like(labels)),
+    )
+    assert evaluation.top1 == pytest.approx(100 * (own == 0).double().mean().item())
+    assert evaluation.top5 == 100
+
+
 def test_figures_are_named_for_the_log():
     metrics = Evaluation(top1=50.0, top5=75.0, loss=1.5, n=4).metrics("val_ema")
     assert metrics == {"val_ema/top1": 50.0, "val_ema/top5": 75.0, "val_ema/loss": 1.5, "val_ema/n": 4}
