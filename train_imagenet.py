@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> Evaluation:
         run = build_run(recipe, accelerator, model, (batches, val_loader(recipe, val, accelerator)), snapshots)
         if state:
             snapshots.restore(run, state)
-        introduce(run, recipe, folder, changed, train_size=len(train), classes=len(train.classes))
+        notes = train.notes + val.notes
+        introduce(run, recipe, folder, changed, train_size=len(train), classes=len(train.classes), notes=notes)
         with tracked(run, recipe, folder, wandb_id=state.get("wandb_id")):
             evaluation = fit(run)
     conclude(run, recipe, folder, evaluation)

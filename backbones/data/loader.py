@@ -90,6 +90,11 @@ class TrainLoader:
         for place in places:
             yield stream.take(place)
 
+    @property
+    def replaced(self) -> int:
+        """Bad images in whose place others were taken, so far."""
+        return self.bad.replaced
+
     def close(self) -> None:
         """End the threads; the loader can be used again."""
         self._stream.close()

@@ -22,8 +22,12 @@ def introduce(
     *,
     train_size: int,
     classes: int,
+    notes: tuple[str, ...] = (),
 ) -> None:
-    """Say what is about to be trained, on what, where it goes, and what ``changed`` since the checkpoint."""
+    """Say what is about to be trained, on what, where it goes, and what ``changed`` since the checkpoint.
+
+    ``notes`` are what the user should know about the data set.
+    """
     steps = run.train_batches.steps_per_epoch
     processes, accumulated = run.accelerator.num_processes, recipe.grad_accum_steps
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
@@ -40,7 +44,8 @@ def introduce(
         f"lr {recipe.lr} after {burn_in_steps(recipe, run.total_steps)} steps of burn-in",
     )
     changes = [f"changed     {option}: {before!r} -> {after!r}" for option, (before, after) in changed.items()]
-    for line in (*lines, *changes, *warnings_of(run, recipe)):
+    remarks = [f"note        {note}" for note in notes]
+    for line in (*lines, *remarks, *changes, *warnings_of(run, recipe)):
         run.progress.print(line)
 
 
@@ -66,5 +71,7 @@ def conclude(run: Run, recipe: Recipe, folder: Path, evaluation: Evaluation) -> 
     """Say what came out, where it is, and how to go on."""
     longer = f"--steps {2 * recipe.steps}" if recipe.steps else f"--epochs {2 * (recipe.epochs or 120)}"
     run.progress.print(f"\nrun folder  {folder}\nresult      {evaluation}")
+    if run.replaced:
+        run.progress.print(f"bad images  {run.replaced} were replaced by others of their class")
     run.progress.print(f"evaluate    python eval.py --ckpt {folder}")
     run.progress.print(f"resume      {command_line()} --resume {folder} {longer}")

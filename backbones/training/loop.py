@@ -26,6 +26,8 @@ class TrainBatches(Protocol):
     """What the loop asks of a loader: the micro-batches of an epoch, from any step of it on."""
 
     steps_per_epoch: int
+    replaced: int
+    """Bad images of this process in whose place others were taken, so far."""
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
         """Yield this process's micro-batches of an epoch, from its ``start_step``-th optimizer step on."""
@@ -65,6 +67,8 @@ class Run:
     """Highest top-1 so far, in per cent."""
     owes_validation: bool = False
     """The checkpoint that the run goes on from was written, but its validation did not come to an end."""
+    replaced: int = 0
+    """Bad images in whose place others were taken, over all processes, at the last report."""
     reported: list[tuple[float, int]] = field(default_factory=list)
     """(mean loss, micro-batches) of each report since the last validation."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -181,16 +185,18 @@ def _report(run: Run) -> None:
     """Log the mean loss since the last report; the one place where the loop waits for the device."""
     if not run.losses:
         return
-    mean = cast(Tensor, run.accelerator.reduce(torch.stack(run.losses).mean(), reduction="mean"))
-    loss = mean.item()
+    mean = torch.stack(run.losses).mean()
+    counted = torch.stack([mean, mean.new_tensor(run.train_batches.replaced)])
+    total, replaced = cast(Tensor, run.accelerator.reduce(counted, reduction="sum")).tolist()
+    loss, run.replaced = total / run.accelerator.num_processes, int(replaced)
     if not math.isfinite(loss):
         raise UserError(
             f"the training loss is {loss} at step {run.step}; nothing was saved since the last validation. "
             "Lower --lr, lengthen --burn-in, or set --clip-grad."
         )
-    speed = run.stopwatch.read()
     if run.tracker:
-        run.tracker.log(run.step, {**_position(run), "train/loss": loss, "train/lr": run.schedule(run.step), **speed})
+        train = {"train/loss": loss, "train/lr": run.schedule(run.step), "data/replaced": run.replaced}
+        run.tracker.log(run.step, {**_position(run), **train, **run.stopwatch.read()})
     run.reported.append((loss, len(run.losses)))
     run.losses.clear()
     run.stopwatch.restart()

@@ -24,7 +24,10 @@ from backbones.training.optim import load_optimizer
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
 """Options that decide which network it is, which images each step sees and what the optimizer carries: a resumed run
 must keep them."""
-FREE = ("output", "resume", "data_dir", "workers", "device")
+FREE = (
+    "output", "resume", "data_dir", "workers", "device",
+    "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
+)  # fmt: skip
 """Options that change nothing of what is computed."""
 
 

@@ -134,3 +134,57 @@ def test_a_batch_larger_than_the_data_set_is_refused() -> None:
 def test_a_rank_outside_the_world_is_refused() -> None:
     with pytest.raises(UserError, match="rank=2"):
         Shares(8, 1, 2, 2)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[int, int, int, int, int, int]:
+    """Size, global batch, ranks, accumulation, seed and epoch of some run whose batch divides evenly."""
+    ranks, accumulation = draw(st.sampled_from([1, 2, 4, 8])), draw(st.integers(1, 4))
+    batch = ranks * accumulation * draw(st.integers(1, 5))
+    size = draw(st.integers(batch, 8 * batch))
+    return size, batch, ranks, accumulation, draw(st.integers(0, 2**63 - 1)), draw(st.integers(0, 2**31))
+
+
+def epoch_of(size: int, batch: int, ranks: int, accumulation: int, seed: int, epoch: int, *, start: int = 0):
+    """Return {position: (row, draws)} of what all ranks see of an epoch from step ``start`` on."""
+    seen: dict[int, tuple[int, bytes]] = {}
+    for rank in range(ranks):
+        plans = training_plans(size, Shares(batch, accumulation, rank, ranks), seed=seed, epoch=epoch, step=start)
+        for plan in islice(plans, (size // batch - start) * accumulation):
+            assert plan.epoch == epoch
+            for offset, (row, draws) in enumerate(zip(plan.rows.tolist(), plan.draws, strict=True)):
+                assert plan.position + offset not in seen
+                seen[plan.position + offset] = row, draws.tobytes()
+    return seen
+
+
+@given(runs())
+def test_any_number_of_ranks_sees_the_same_epoch_and_each_image_once(run) -> None:
+    size, batch, _, _, seed, epoch = run
+    seen = epoch_of(*run)
+    assert sorted(seen) == list(range(size // batch * batch))
+    assert len({row for row, _ in seen.values()}) == len(seen)
+    assert seen == epoch_of(size, batch, 1, 1, seed, epoch)
+
+
+@given(runs(), runs(), st.data())
+def test_a_run_resumed_at_any_step_on_any_number_of_ranks_is_the_same_run(run, other, data) -> None:
+    size, batch, _, _, seed, epoch = run
+    start = data.draw(st.integers(0, size // batch))
+    ranks, accumulation = (n if batch % n == 0 else 1 for n in other[2:4])
+    if batch % (ranks * accumulation):
+        accumulation = 1
+    resumed = epoch_of(size, batch, ranks, accumulation, seed, epoch, start=start)
+    whole = epoch_of(*run)
+    assert resumed == {position: seen for position, seen in whole.items() if position >= start * batch}
+
+
+@given(st.integers(0, 200), st.integers(1, 64), st.integers(1, 9))
+def test_validation_covers_each_row_once_for_any_ranks_and_batch(size: int, batch: int, ranks: int) -> None:
+    rows = [
+        row
+        for rank in range(ranks)
+        for plan in validation_plans(size, batch, rank=rank, world_size=ranks)
+        for row in plan.rows.tolist()
+    ]
+    assert sorted(rows) == list(range(size))

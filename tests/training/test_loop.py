@@ -38,6 +38,7 @@ class FakeBatches:
 
     micro_batches: int = 1
     steps_per_epoch: int = STEPS_PER_EPOCH
+    replaced: int = 0
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
         for step in range(start_step, self.steps_per_epoch):
