@@ -6,14 +6,15 @@ python eval.py --ckpt RUN [--data-dir DIR] [--eval-size 288] [--real] [--v2 DIR]
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from accelerate import Accelerator
 
 from backbones.command_line import parse
 from backbones.commands.assembly import eval_loader
+from backbones.commands.figures import as_json, report
 from backbones.commands.restored import Restored, restore_model
 from backbones.data.dataset import validation
 from backbones.data.index import Index
@@ -31,7 +32,7 @@ class Options:
     ckpt: str
     """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
     data_dir: str | None = None
-    """Folder with val/CLASS/*.jpg; unset: the one that the checkpoint was trained on."""
+    """Data set with validation images, of any layout; unset: the one that the checkpoint was trained on."""
     real: bool = False
     """Judge the validation images by ImageNet-ReaL's labels too."""
     v2: str | None = None
@@ -90,7 +91,8 @@ def main(argv: Sequence[str]) -> Evaluation:
     figures = {name: measure(options, restored, accelerator, each) for name, each in sets.items()}
     if accelerator.is_main_process:
         print(report(trained, restored, sets, figures))  # noqa: T201
-        write_json(options, restored, sets, figures)
+        if options.json is not None:
+            Path(options.json).write_text(json.dumps(as_json(restored, sets, figures), indent=2) + "\n")
     accelerator.end_training()
     return figures["val"]
 
@@ -150,50 +152,6 @@ def require_same_images(options: Options, restored: Restored, index: Index) -> N
             "restore them, or name the folder with --data-dir to evaluate on what is there."
         )
     print("note        these are not the validation images that the checkpoint was measured on")  # noqa: T201
-
-
-def report(
-    trained: Restored, restored: Restored, sets: dict[str, ValidationSet], figures: dict[str, Evaluation]
-) -> str:
-    """Return what is printed: checkpoint, protocol and the figures, as a table where there are several sets."""
-    before, used = trained.view, restored.view
-    changed = [f"{key} {value}" for key, value in before.items() if used[key] != value]
-    origin = f"overridden; as trained: {', '.join(changed)}" if changed else "as trained"
-    protocol = ", ".join(f"{key} {value}" for key, value in used.items()).removeprefix("protocol ")
-    lines = [f"checkpoint  {restored.file}", f"protocol    {protocol} ({origin})"]
-    return "\n".join([*lines, *(table(sets, figures) if len(sets) > 1 else [f"result      {figures['val']}"])])
-
-
-def table(sets: dict[str, ValidationSet], figures: dict[str, Evaluation]) -> list[str]:
-    """Return a line for each set; a subset's classes are given as "200 of 1000"."""
-    lines = [f"{'set':<16}{'classes':>12}{'n':>8}{'top-1 %':>9}{'top-5 %':>9}{'loss':>9}"]
-    total = len(sets["val"].outputs)
-    for name, each in sets.items():
-        found, count = figures[name], len(each.outputs)
-        classes = str(count) if count == total else f"{count} of {total}"
-        loss = f"{found.loss:.4f}" if each.has_loss else "-"
-        lines.append(f"{each.title:<16}{classes:>12}{found.n:>8}{found.top1:>9.3f}{found.top5:>9.3f}{loss:>9}")
-    return lines
-
-
-def write_json(
-    options: Options, restored: Restored, sets: dict[str, ValidationSet], figures: dict[str, Evaluation]
-) -> None:
-    """Write the figures (percentages 0-100) where ``--json`` says; ``sets`` where more than one was evaluated."""
-    if options.json is None:
-        return
-    content: dict[str, Any] = {
-        **asdict(figures["val"]),
-        "model": restored.name,
-        "checkpoint": str(restored.file),
-        **restored.view,
-    }
-    if len(sets) > 1:
-        content["sets"] = {
-            name: {"classes": len(each.outputs), **asdict(figures[name]), **({} if each.has_loss else {"loss": None})}
-            for name, each in sets.items()
-        }
-    Path(options.json).write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
