@@ -8,6 +8,7 @@ import dataclasses
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -108,7 +109,7 @@ def _full_name(name: str, leaves: Leaves) -> tuple[str, bool]:
 
 
 def _config_files(words: list[str]) -> Iterator[str]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         name, equals, value = word.partition("=")
         if name == "--config":
             yield value if equals else following

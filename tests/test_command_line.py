@@ -106,3 +106,7 @@ def test_the_help_shows_dashes_and_what_each_field_means(capsys):
     assert "--batch-size" in shown
     assert "--batch_size" not in shown
     assert "Images per optimizer step" in shown
+
+
+def test_no_words_at_all_are_the_defaults():
+    assert parse(Recipe, []) == Recipe()

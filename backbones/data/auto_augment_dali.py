@@ -95,7 +95,7 @@ def _warp(images: Any, matrix: Any) -> Any:
 
 
 def _brightness(images: Any, amount: Any) -> Any:
-    """Truncate, as torchvision does: rounding is half a level off, which autocontrast makes six of a dark image."""
+    """Truncate, as torchvision does: autocontrast would stretch half a level of a dark image to many."""
     return fn.brightness(images, brightness=1 + amount, brightness_shift=-JUST_BELOW_HALF / 255)
 
 

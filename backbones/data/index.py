@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -151,14 +151,15 @@ def make_index(root: Path, classes: tuple[str, ...], rows: Iterable[Row], notes:
     rows = sorted(rows, key=lambda row: (row.label, stem(row.name) + ".", row))
     if twice := [a.name for a, b in pairwise(rows) if a.name == b.name]:
         raise UserError(f"{root} has two images of one name: {some(twice)}.\nRename or remove one of them.")
-    columns: list[Any] = list(zip(*rows, strict=True))
-    labels, names, paths, offsets, lengths = columns or [()] * len(Row._fields)
-    names, files = Strings.of(names), dict.fromkeys(paths)
+    names, paths = [row.name for row in rows], [row.file for row in rows]
+    offsets, lengths, labels = (
+        np.array([getattr(row, column) for row in rows], dtype=np.int64) for column in ("offset", "length", "label")
+    )
+    files = dict.fromkeys(paths)
     number_of = dict(zip(files, range(len(files)), strict=True))
     numbers = np.fromiter(map(number_of.__getitem__, paths), dtype=np.int32, count=len(paths))
-    offsets, lengths, labels = (np.array(column, dtype=np.int64) for column in (offsets, lengths, labels))
     digest = fingerprint(classes, names, lengths, labels)
-    return Index(root, classes, names, Strings.of(files), numbers, offsets, lengths, labels, digest, notes)
+    return Index(root, classes, Strings.of(names), Strings.of(files), numbers, offsets, lengths, labels, digest, notes)
 
 
 def fingerprint(classes: Sequence[str], names: Iterable[str], lengths: np.ndarray, labels: np.ndarray) -> str:

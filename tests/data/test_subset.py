@@ -16,7 +16,7 @@ CLASSES = tuple(f"c{k:03d}" for k in range(100))
 def index() -> Index:
     """Class k has 10 + k % 7 images."""
     return make_index(
-        Path(), CLASSES, [Row(k, f"{c}/{i}", "x", i, 1) for k, c in enumerate(CLASSES) for i in range(10 + k % 7)]
+        Path(), CLASSES, [Row(k, f"{c}/{i:02d}", "x", i, 1) for k, c in enumerate(CLASSES) for i in range(10 + k % 7)]
     )
 
 

@@ -182,7 +182,7 @@ def _repeated(root: Path, images: list[Image]) -> set[str]:
         if counts[image.file_id] == 1:
             continue
         real = os.path.realpath(root / image.path)
-        if image.linked and real in seen:
+        if real in seen:
             repeated.add(image.path)
         seen.add(real)
     return repeated
