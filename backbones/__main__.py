@@ -11,6 +11,9 @@ COMMANDS = {
     "summary": "print darknet's table of layers of a backbone or a .cfg",
     "convert": "turn .weights into a checkpoint and back, a .cfg into a recipe, a backbone into a .cfg",
     "inspect": "show what the fusion weights of a checkpoint have become",
+    "prepare": "turn any layout of a data set into an index, or into shards of smaller images",
+    "verify": "look at every image once, and list the bad ones so that training leaves them out",
+    "doctor": "tell whether the loader or the network is the limit, and which setting to change",
     "digits": "write scikit-learn's digits as an image folder for the demo",
 }
 """What each command does; ``main(arguments)`` of backbones/commands/NAME.py does it."""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import re
 import struct
 import zlib
 from collections import defaultdict
@@ -28,7 +29,7 @@ from backbones.data.verification import (
     sort_duplicates,
     survey,
 )
-from backbones.data.workers import processes
+from backbones.data.workers import AHEAD, processes
 from backbones.errors import UserError
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (45, 60, 3), dtype=np.uint8)
@@ -226,24 +227,29 @@ def test_two_processes_find_what_one_finds(odd, monkeypatch):
 def test_a_worker_that_dies_ends_the_survey_with_the_images_it_may_have_died_of(odd, monkeypatch):
     monkeypatch.setattr(verification, "CHUNK", 1)
     splits = dict.fromkeys("abcdefgh", scan_folder(odd))
+    done = []
 
-    def kill(_: int) -> None:
-        for process in multiprocessing.active_children():
-            process.kill()
+    def kill(count: int) -> None:
+        done.append(count)
+        if len(done) == 10:
+            for process in multiprocessing.active_children():
+                process.kill()
 
     with (
         processes(2) as executor,
-        pytest.raises(UserError, match=r"(?s)worker process died .*  [a-h]/class\d/00\d.jpg to .*fewer --workers"),
+        pytest.raises(UserError, match=r"(?s)worker process died .*fewer --workers") as error,
     ):
         survey(splits, executor=executor, workers=2, seen=kill)
+    suspects = re.findall(r"^  ([a-h]/class\d/00\d.jpg) to \1$", str(error.value), flags=re.MULTILINE)
+    assert 1 <= len(suspects) <= 2 * AHEAD
 
 
 @pytest.fixture
 def repeated(tmp_path: Path) -> dict[str, Index]:
-    """Images of contents 0 to 5, and two empty files."""
+    """Images of contents 0 to 6, and two empty files."""
     contents = {
-        "train": {"a": [0, 1, 1, 2], "b": [2, 3, None]},
-        "val": {"a": [3, 4, None], "b": [1, 5]},
+        "train": {"a": [0, 1, 1, 2], "b": [2, 3, None, 6]},
+        "val": {"a": [3, 4, None], "b": [1, 5, 6]},
     }
     for split, classes in contents.items():
         for name, numbers in classes.items():
@@ -262,21 +268,19 @@ def test_images_with_equal_bytes_are_found_across_splits(repeated):
             by_content[hashlib.sha256(Path(index.place(row).path).read_bytes()).digest()].append(Seen(split, row))
     del by_content[hashlib.sha256(b"").digest()]
     expected = sorted(group for group in by_content.values() if len(group) > 1)
-    assert len(expected) == 3
+    assert len(expected) == 4
     assert duplicates(survey(repeated)) == expected
 
 
 def test_equal_images_are_sorted_by_what_they_spoil(repeated):
-    where = sort_duplicates(duplicates(survey(repeated)), repeated)
-    one, two, three = (
-        [Seen("train", 1), Seen("train", 2), Seen("val", 3)],
-        [Seen("train", 3), Seen("train", 4)],
-        [Seen("train", 5), Seen("val", 0)],
-    )
-    assert where == {
+    one = [Seen("train", 1), Seen("train", 2), Seen("val", 3)]
+    two = [Seen("train", 3), Seen("train", 4)]
+    three = [Seen("train", 5), Seen("val", 0)]
+    six = [Seen("train", 7), Seen("val", 5)]
+    assert sort_duplicates(duplicates(survey(repeated)), repeated) == {
         "within a class": [one],
         "across classes": [one, two, three],
-        "in train and val": [one, three],
+        "in train and val": [one, three, six],
     }
 
 
