@@ -9,7 +9,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.commands.networks import create_network
-from backbones.data.index import Index, train_and_val
+from backbones.data.dataset import train_and_val
+from backbones.data.index import Index
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
 from backbones.data.synthetic import synthetic_index
@@ -49,6 +50,7 @@ def train_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> Trai
         seed=recipe.seed,
         loader=recipe.loader,
         workers=recipe.workers,
+        loading=recipe.loading,
     )
 
 
@@ -62,6 +64,7 @@ def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLo
         batch_size=micro_batch(recipe, accelerator.num_processes),
         loader=recipe.loader,
         workers=recipe.workers,
+        loading=recipe.loading,
     )
 
 
@@ -112,7 +115,7 @@ def build_run(
         train_batches=train,
         val_batches=val,
         val_size=val.n,
-        mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed),
+        mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed, batch_size=recipe.batch_size),
         save=save,
         progress=ProgressBar(total_steps, enabled=accelerator.is_main_process),
         on_step=partial(set_drop_block_progress, model),
