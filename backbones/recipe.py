@@ -58,15 +58,15 @@ class DarknetAugment:
     max_crop: int = 448
     """Largest length in pixels to which the image's short side is scaled."""
     aspect: float = 0.75
-    """Width / height is stretched by a factor in [aspect, 1], or by its reciprocal."""
+    """Width / height is stretched by a factor between aspect and 1, or by its reciprocal."""
     angle: float = 7.0
     """Largest rotation in degrees, to either side."""
     hue: float = 0.1
     """Largest shift of the hue, as a share of the circle, to either side."""
     saturation: float = 0.75
-    """Saturation is multiplied by a factor in [saturation, 1], or by its reciprocal."""
+    """Saturation is multiplied by a factor between saturation and 1, or by its reciprocal."""
     exposure: float = 0.75
-    """Brightness is multiplied by a factor in [exposure, 1], or by its reciprocal."""
+    """Brightness is multiplied by a factor between exposure and 1, or by its reciprocal."""
     hsv: Literal["matrix", "exact"] = "matrix"
     """How colours shift: by one colour matrix for each image, or in HSV as darknet does, which costs more."""
 
@@ -77,8 +77,7 @@ class DarknetAugment:
         require(0 <= self.angle <= 180, f"{group}.angle", self.angle, "must lie in [0, 180]")
         require(0 <= self.hue <= 0.5, f"{group}.hue", self.hue, "must lie in [0, 0.5]")
         for option in ("aspect", "saturation", "exposure"):
-            value = getattr(self, option)
-            require(0 < value <= 1, f"{group}.{option}", value, "must lie in (0, 1]")
+            require(getattr(self, option) > 0, f"{group}.{option}", getattr(self, option), "must be positive")
 
 
 @dataclass(frozen=True)

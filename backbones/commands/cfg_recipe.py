@@ -76,18 +76,13 @@ def _augment(net: Section) -> dict[str, Any]:
     ranges = {
         "min_crop": net["min_crop"] or size,
         "max_crop": net["max_crop"] or 2 * size,
-        "aspect": _below_one(net["aspect"]),
+        "aspect": net["aspect"],
         "angle": net["angle"],
         "hue": net["hue"],
-        "saturation": _below_one(net["saturation"]),
-        "exposure": _below_one(net["exposure"]),
+        "saturation": net["saturation"],
+        "exposure": net["exposure"],
     }
     return {"augmentation": "darknet", "hflip": 0.5 * net["flip"], "darknet": ranges}
-
-
-def _below_one(factor: float) -> float:
-    """Return the end of the range that is below 1: darknet takes a factor or its reciprocal."""
-    return min(factor, 1 / factor)
 
 
 def _mixing(net: Section) -> dict[str, Any]:

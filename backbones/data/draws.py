@@ -25,10 +25,10 @@ HUE, SATURATE, SATURATE_COIN, EXPOSE, EXPOSE_COIN = 7, 8, 9, 10, 11
 """darknet: the colours; a coin turns a factor into its reciprocal."""
 
 
-def random_factors(draws: np.ndarray, coins: np.ndarray, smallest: float) -> np.ndarray:
-    """Return factors uniform in [smallest, 1], or the reciprocal of such a factor where the coin says so.
+def random_factors(draws: np.ndarray, coins: np.ndarray, end: float) -> np.ndarray:
+    """Return factors uniform between ``end`` and 1, or the reciprocal of such a factor where the coin says so.
 
     Shape: (N,) in [0, 1), (N,) in [0, 1) -> (N,).
     """
-    factors = smallest + draws * (1 - smallest)
+    factors = end + draws * (1 - end)
     return np.where(coins < 0.5, 1 / factors, factors)

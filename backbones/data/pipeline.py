@@ -1,10 +1,11 @@
-"""DALI decodes and augments: one graph for CPU and GPU, training and evaluation."""
+"""DALI decodes and augments, on the CPU or the GPU, in training and evaluation; on the CPU, torch resizes."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,19 +18,30 @@ from backbones.data.auto_augment_dali import augment
 from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
 from backbones.data.reader import EncodedBatch, Reader
+from backbones.data.resize import resize_windows
 from backbones.data.view import View
 from backbones.data.warp import relative_to
 from backbones.recipe import Loading
 
 Inputs = tuple[Any, ...]
+"""One array, or list of arrays, for each input of a graph."""
+
+Graph = Callable[..., Any]
+"""A function that `pipeline_def` made: its first outputs are the pixels and the rows."""
+
+Decoded = Generator[tuple[EncodedBatch, Any], None, None]
+"""Each batch with DALI's first output, which is good until the next one is asked for."""
 
 INTEGER, FLOAT = types.DALIDataType.INT32, types.DALIDataType.FLOAT
 
 FILTERS = {"bilinear": types.DALIInterpType.INTERP_LINEAR, "bicubic": types.DALIInterpType.INTERP_CUBIC}
 
 
-def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
+def images(plans: Iterator[Plan], feed: Feed, *, decode_only: bool = False) -> Pixels:
     """Yield each plan with its pixels, read and decoded by threads that run ahead.
+
+    With ``decode_only`` nothing is augmented, so that decoding can be timed: in place of the pixels come the height,
+    width and channels of what was decoded, int64 (N, 3) on the CPU.
 
     A file that DALI cannot decode ends its pipeline, but not the run: a new one goes on with the batches in flight,
     after the file has been found and named, replaced, or decoded by PIL in DALI's place. Raises UserError for a bad
@@ -38,17 +50,19 @@ def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
     Shape: uint8 (N, size, size, 3), on feed.device.
     """
     reader = Reader(feed.bad, threads=feed.loading.read_threads)
-    try:
-        with closing(run_ahead(reader.batches(plans), feed.loading.prefetch)) as batches:
-            flight = Flight(batches, feed, reader)
-            while True:
-                try:
-                    yield from _decoded(flight, feed)
-                    return
-                except RuntimeError as error:
-                    flight.recover(error)
-    finally:
-        reader.close()
+    with closing(reader), closing(run_ahead(reader.batches(plans), feed.loading.prefetch)) as batches:
+        flight = Flight(batches, feed, reader)
+        if decode_only:
+            yield from map(_as_tensor, _decoded(flight, feed, _shapes))
+        elif resizes_outside(feed):
+            yield from _resized(_decoded(flight, feed, _windows), feed)
+        else:
+            yield from map(_as_tensor, _decoded(flight, feed, _graph))
+
+
+def resizes_outside(feed: Feed) -> bool:
+    """Return whether torch resizes what DALI decodes: on the CPU, where DALI is slow at it, if no more follows."""
+    return feed.device.type == "cpu" and not feed.view.is_warp and not feed.view.is_auto
 
 
 class Flight:
@@ -68,13 +82,13 @@ class Flight:
             self.waiting.append(batch)
             yield batch.data, batch.plan.rows, *_geometry(batch, self.view)
 
-    def land(self, rows: np.ndarray) -> Plan:
-        """Return the plan that DALI has finished, having checked that these are its images."""
+    def land(self, rows: np.ndarray) -> EncodedBatch:
+        """Return the batch that DALI has finished, having checked that these are its images."""
         batch = self.waiting.popleft()
         if not np.array_equal(rows, batch.plan.rows):
             raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
         self.bad.count(batch.asked.rows, batch.plan.rows)
-        return batch.plan
+        return batch
 
     def recover(self, error: RuntimeError) -> None:
         """Find out which of the images in flight DALI could not decode, so that they are read anew without it.
@@ -94,11 +108,21 @@ class Flight:
         return len(self.bad.rows) + len(self.reader.foreign)
 
 
-def _decoded(flight: Flight, feed: Feed) -> Pixels:
+def _decoded(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
+    """Run one pipeline after another until the plans are at an end."""
+    while True:
+        try:
+            yield from _run(flight, feed, graph)
+            return
+        except RuntimeError as error:
+            flight.recover(error)
+
+
+def _run(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
     """Run one pipeline until the plans or its life are at an end."""
     device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
     stream = torch.cuda.current_stream(feed.device) if device_id is not None else None
-    pipe: Pipeline = _graph(
+    pipe: Pipeline = graph(
         iter(flight),
         feed.view,
         feed.loading,
@@ -109,10 +133,33 @@ def _decoded(flight: Flight, feed: Feed) -> Pixels:
     )
     while True:
         try:
-            pixels, rows = pipe.run(stream)
+            output, rows, *_ = cast("tuple[Any, ...]", pipe.run(stream))
         except StopIteration:
             return
-        yield flight.land(rows.as_array().ravel()), torch.from_dlpack(pixels.as_tensor())
+        yield flight.land(rows.as_array().ravel()), output
+
+
+def _as_tensor(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
+    batch, output = pair
+    return batch.plan, torch.from_dlpack(output.as_tensor())
+
+
+def _resized(decoded: Decoded, feed: Feed) -> Pixels:
+    """Resize with threads of our own, one batch ahead of the one that is taken."""
+
+    def resize(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
+        batch, output = pair
+        windows = [torch.from_dlpack(output[i]) for i in range(len(output))]
+        crops = feed.view.crops(batch.sizes, batch.plan.draws)
+        kind = feed.view.preprocess.interpolation
+        return batch.plan, resize_windows(windows, crops, size=feed.view.size, interpolation=kind, pool=pool)
+
+    with (
+        ThreadPoolExecutor(max(1, feed.workers), thread_name_prefix="resize") as pool,
+        closing(decoded),
+        closing(run_ahead(map(resize, decoded), 1)) as batches,
+    ):
+        yield from batches
 
 
 def _undecodable(batch: EncodedBatch) -> Iterator[int]:
@@ -158,6 +205,20 @@ def _graph(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any,
     return follow(pixels, *rest, view=view), rows
 
 
+@pipeline_def
+def _windows(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
+    """Describe the first half of `_graph` alone; DALI warns of inputs that nothing takes, so they are returned."""
+    encoded, rows, start, shape, *rest = _inputs(source, view)
+    return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)), rows, *rest
+
+
+@pipeline_def
+def _shapes(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
+    """Describe decoding alone, for those who time it."""
+    encoded, rows, start, shape, *rest = _inputs(source, view)
+    return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)).shape(), rows, *rest
+
+
 def _inputs(source: Iterator[Inputs], view: View) -> Any:
     """Take encoded images, rows, the corner and shape of a window, and what the augmentation needs."""
     kinds = [(types.DALIDataType.UINT8, 1), (types.DALIDataType.INT64, 0), (INTEGER, 1), (INTEGER, 1)]
@@ -175,7 +236,9 @@ def _inputs(source: Iterator[Inputs], view: View) -> Any:
 
 def _decode(encoded: Any, loading: Loading, **window: Any) -> Any:
     """Decode a window of an image to RGB; EXIF orientation is ignored, as ImageFolder does."""
-    on_gpu = Pipeline.current().device_id is not None
+    pipe = Pipeline.current()
+    assert pipe is not None
+    on_gpu = pipe.device_id is not None
     width, height = loading.preallocate
     hints = {"preallocate_width_hint": width, "preallocate_height_hint": height} if on_gpu and width else {}
     return fn.decoders.image_slice(
@@ -223,4 +286,5 @@ def _auto(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
 
 @pipeline_def
 def _decode_alone(data: np.ndarray) -> Any:
-    return fn.decoders.image(types.Constant(data, device="cpu"), output_type=types.DALIImageType.RGB)
+    encoded: Any = types.Constant(data, device="cpu")
+    return fn.decoders.image(encoded, output_type=types.DALIImageType.RGB)

@@ -26,8 +26,11 @@ class TrainBatches(Protocol):
     """What the loop asks of a loader: the micro-batches of an epoch, from any step of it on."""
 
     steps_per_epoch: int
-    replaced: int
-    """Bad images of this process in whose place others were taken, so far."""
+
+    @property
+    def replaced(self) -> int:
+        """Bad images of this process in whose place others were taken, so far."""
+        ...
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
         """Yield this process's micro-batches of an epoch, from its ``start_step``-th optimizer step on."""
