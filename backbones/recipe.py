@@ -72,7 +72,7 @@ class DarknetAugment:
 
     def __post_init__(self) -> None:
         group = "augment.darknet"
-        require(0 < self.min_crop, f"{group}.min_crop", self.min_crop, "must be positive")
+        require(self.min_crop > 0, f"{group}.min_crop", self.min_crop, "must be positive")
         require(self.min_crop <= self.max_crop, f"{group}.max_crop", self.max_crop, "must not be below min_crop")
         require(0 <= self.angle <= 180, f"{group}.angle", self.angle, "must lie in [0, 180]")
         require(0 <= self.hue <= 0.5, f"{group}.hue", self.hue, "must lie in [0, 0.5]")
@@ -126,7 +126,7 @@ class Augment:
         other = "inception" if self.augmentation == "darknet" else "darknet"
         unused = differences(asdict(type(getattr(self, other))()), asdict(getattr(self, other)), f"augment.{other}.")
         for option, (_, value) in unused.items():
-            require(False, option, value, f"has no effect with augmentation={self.augmentation}")  # noqa: FBT003
+            require(False, option, value, f"has no effect with augmentation={self.augmentation}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,9 @@ class Loading:
     it does not run out in the middle; 0 0: as images need it."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.bad_images_limit <= 1, "loading.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]")
+        require(
+            0 <= self.bad_images_limit <= 1, "loading.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]"
+        )
         require(0 <= self.hw_decoder_load <= 1, "loading.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
         require(min(self.preallocate) >= 0, "loading.preallocate", self.preallocate, "must not be negative")
         for option in ("read_threads", "prefetch"):

@@ -36,14 +36,14 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from backbones.data.bad_images import BadImages
+from backbones.data.augment.finish import Finish
+from backbones.data.augment.view import View
 from backbones.data.feed import Feed
-from backbones.data.finish import Finish
 from backbones.data.index import Index
 from backbones.data.order import Shares, training_plans
 from backbones.data.pipeline import images
+from backbones.data.reading.bad_images import BadImages
 from backbones.data.sources.folder import scan_folder
-from backbones.data.view import View
 from backbones.recipe import Augment, DarknetAugment, InceptionAugment, Loading, Preprocess
 
 SIZE = 256

@@ -86,7 +86,9 @@ def png_bomb(_: bytes) -> bytes:
     """A whole PNG of 20000 x 20000 pixels in a hundred kilobytes."""
     row = zlib.compress(bytes(1 + 20000 // 8) * 20000, 9)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 1, 0, 0, 0, 0)), (b"IDAT", row), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
@@ -232,5 +234,5 @@ def test_other_colour_modes_are_no_fault(data: Path, kind: str) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_no_fault(data: Path) -> None:
-    os.rename(os.fsencode(data / BAD), os.fsencode((data / BAD).parent) + b"/\xff\xfe.jpg")
+    (data / BAD).rename((data / BAD).with_name(os.fsdecode(b"\xff\xfe.jpg")))
     assert train(data).n == 21

@@ -31,7 +31,7 @@ FOREIGN = {
     "errors": set(),
 }
 ONLY_IMPORTERS = {
-    "nvidia": {"data/pipeline.py", "data/auto_augment_dali.py"},
+    "nvidia": {"data/pipeline.py", "data/augment/auto_augment_dali.py"},
     "wandb": {"training/tracking.py"},
     "jsonargparse": {"command_line.py"},
 }

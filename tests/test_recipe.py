@@ -153,7 +153,19 @@ def test_differences_name_each_option_once():
 
 def test_every_field_says_what_it_means():
     source = Path(__file__).parents[1].joinpath("backbones/recipe.py").read_text()
-    for group in (Recipe, Preprocess, Augment, DarknetAugment, InceptionAugment, Loading, Mixing, Synthetic, Optim, Ema, Log):
+    for group in (
+        Recipe,
+        Preprocess,
+        Augment,
+        DarknetAugment,
+        InceptionAugment,
+        Loading,
+        Mixing,
+        Synthetic,
+        Optim,
+        Ema,
+        Log,
+    ):
         assert is_dataclass(group)
         for field in fields(group):
             declaration = source[source.index(f"class {group.__name__}:") :]

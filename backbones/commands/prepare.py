@@ -24,8 +24,9 @@ from backbones.command_line import parse
 from backbones.darknet.labels import synsets
 from backbones.data.dataset import after_quarantine, data_folder, naming_files, require_same_classes, train_and_val
 from backbones.data.index import Index, Split, read_index, write_index
-from backbones.data.shards import Written, lacking, remove_partial, shard_files, shards, write_shard
-from backbones.data.shrink import encoder
+from backbones.data.preparation.shards import Written, lacking, remove_partial, shard_files, shards, write_shard
+from backbones.data.preparation.shrink import encoder
+from backbones.data.preparation.subset import at_most, choose_classes, of_classes
 from backbones.data.sources.braces import expand
 from backbones.data.sources.prepared import PLAN, index_file, is_complete
 from backbones.data.sources.webdataset import (
@@ -35,7 +36,6 @@ from backbones.data.sources.webdataset import (
     read_class_names,
     scan_shards,
 )
-from backbones.data.subset import at_most, choose_classes, of_classes
 from backbones.data.workers import AHEAD, as_they_finish, processes
 from backbones.errors import UserError
 from backbones.recipe import require

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from backbones.data.dataset import data_folder, train_and_val
 from backbones.data.index import Index, some
+from backbones.data.preparation.verification import Remark, Survey, duplicates, miscounts, sort_duplicates, survey
 from backbones.data.quarantine import FILE, Entries, read_quarantine, write_quarantine
-from backbones.data.verification import Remark, Survey, duplicates, miscounts, sort_duplicates, survey
 from backbones.data.workers import processes
 from backbones.errors import UserError, require_folder_for
 

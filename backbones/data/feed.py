@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from backbones.data.bad_images import BadImages
+from backbones.data.augment.view import View
 from backbones.data.index import Index
 from backbones.data.order import Plan
-from backbones.data.view import View
+from backbones.data.reading.bad_images import BadImages
 from backbones.recipe import Loading
 
 

@@ -3,19 +3,19 @@
 import importlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple, Self
 
 import torch
 
-from backbones.data.bad_images import BadImages
+from backbones.data.augment.finish import Finish, to_device
+from backbones.data.augment.view import View
 from backbones.data.feed import Backend, Feed, Pixels
-from backbones.data.finish import Finish, to_device
 from backbones.data.index import Index
 from backbones.data.order import Shares, training_plans, validation_plans
-from backbones.data.view import View
+from backbones.data.reading.bad_images import BadImages
 from backbones.errors import UserError, did_you_mean
-from backbones.recipe import Augment, Loading, LoaderName, Preprocess
+from backbones.recipe import Augment, LoaderName, Loading, Preprocess
 
 BACKENDS = {
     "dali": "backbones.data.pipeline",
@@ -63,7 +63,7 @@ class TrainLoader:
     loader: LoaderName = "dali"
     workers: int = 4
     """Decoding threads of this process."""
-    loading: Loading = Loading()
+    loading: Loading = field(default_factory=Loading)
     """Threads that read, batches ahead, and what a bad image does."""
 
     def __post_init__(self) -> None:
@@ -158,7 +158,7 @@ class EvalLoader:
     loader: LoaderName = "dali"
     workers: int = 4
     """Decoding threads of this process."""
-    loading: Loading = Loading()
+    loading: Loading = field(default_factory=Loading)
     """Threads that read, and batches ahead; a bad image always stops."""
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from backbones.data.finish import to_device
+from backbones.data.augment.finish import to_device
 from backbones.data.loader import Batch
 from backbones.data.order import uniforms
 from backbones.errors import UserError

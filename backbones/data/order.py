@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from backbones.data.draws import DRAWS
+from backbones.data.augment.draws import DRAWS
 from backbones.errors import UserError
 
 Stream = Literal["order", "augment", "mix", "coin", "blur"]

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -12,15 +11,15 @@ import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
-from backbones.data.ahead import run_ahead
-from backbones.data.auto_augment import ROUNDS
-from backbones.data.auto_augment_dali import augment
+from backbones.data.augment.auto_augment import ROUNDS
+from backbones.data.augment.auto_augment_dali import augment
+from backbones.data.augment.resize import resize_windows
+from backbones.data.augment.view import View
+from backbones.data.augment.warp import relative_to
 from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
-from backbones.data.reader import EncodedBatch, Reader
-from backbones.data.resize import resize_windows
-from backbones.data.view import View
-from backbones.data.warp import relative_to
+from backbones.data.reading.ahead import run_ahead
+from backbones.data.reading.reader import EncodedBatch, Reader
 from backbones.recipe import Loading
 
 Inputs = tuple[Any, ...]
@@ -74,11 +73,15 @@ class Flight:
         self.bad = feed.bad
         self.reader = reader
         self.waiting: deque[EncodedBatch] = deque()
+        self.again: deque[EncodedBatch] = deque()
+        """What pipelines that failed did not return, in order."""
 
     def __iter__(self) -> Iterator[Inputs]:
         """Yield what the graph takes, from the batches that an earlier pipeline did not return on."""
-        again, self.waiting = self.waiting, deque()
-        for batch in map(self.reader.renew, chain(again, self.batches)):
+        self.again.extendleft(reversed(self.waiting))
+        self.waiting.clear()
+        while batch := self.again.popleft() if self.again else next(self.batches, None):
+            batch = self.reader.renew(batch)
             self.waiting.append(batch)
             yield batch.data, batch.plan.rows, *_geometry(batch, self.view)
 
@@ -130,6 +133,7 @@ def _run(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
         num_threads=max(1, feed.workers),
         device_id=device_id,
         prefetch_queue_depth=feed.loading.prefetch,
+        enable_conditionals=feed.view.is_auto,  # an image's number of an operation is a condition
     )
     while True:
         try:
@@ -196,7 +200,7 @@ def _int32(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.int32)
 
 
-@pipeline_def(enable_conditionals=True)
+@pipeline_def
 def _graph(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, Any]:
     """Describe the work on one image: decode a window of it, then warp it, or resize, cut and mirror."""
     encoded, rows, start, shape, *rest = _inputs(source, view)

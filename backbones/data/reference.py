@@ -9,13 +9,13 @@ import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from backbones.data.auto_augment import apply
-from backbones.data.encoded import BadImageError, decode
+from backbones.data.augment.auto_augment import apply
+from backbones.data.augment.view import View
+from backbones.data.augment.warp import warp
 from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
-from backbones.data.reader import EncodedBatch, Reader
-from backbones.data.view import View
-from backbones.data.warp import warp
+from backbones.data.reading.encoded import BadImageError, decode
+from backbones.data.reading.reader import EncodedBatch, Reader
 
 
 def images(plans: Iterator[Plan], feed: Feed) -> Pixels:

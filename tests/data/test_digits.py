@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.data.digits import split, write_digits
 from backbones.data.dataset import train_and_val
+from backbones.data.digits import split, write_digits
 from backbones.errors import UserError
 
 load_digits = pytest.importorskip("sklearn.datasets").load_digits

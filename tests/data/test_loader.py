@@ -19,8 +19,13 @@ LOADERS = ["dali", "reference", "synthetic"]
 
 
 def train_loader(index: Index, **options) -> TrainLoader:
-    defaults = {"img_size": 32, "preprocess": Preprocess(mean=MEAN, std=STD), "augment": Augment("inception"), "workers": 2}
-    return TrainLoader(index, **({"batch_size": 8, "loader": "synthetic"} | defaults | options))
+    view = {
+        "img_size": 32,
+        "preprocess": Preprocess(mean=MEAN, std=STD),
+        "augment": Augment("inception"),
+        "workers": 2,
+    }
+    return TrainLoader(index, **({"batch_size": 8, "loader": "synthetic", "workers": 2} | view | options))
 
 
 def eval_loader(index: Index, **options) -> EvalLoader:

@@ -1,6 +1,7 @@
 """Tests of DALI against the reference, of its repeatability, and of what it does with bad files."""
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from PIL import Image
 
 from backbones.data import reference
-from backbones.data.bad_images import BadImages
-from backbones.data.draws import AREA, DRAWS, FLIP
+from backbones.data.augment.draws import AREA, DRAWS, FLIP
+from backbones.data.augment.view import View
 from backbones.data.feed import Backend, Feed
 from backbones.data.index import Index
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
+from backbones.data.reading.bad_images import BadImages
+from backbones.data.reading.reader import Reader
 from backbones.data.sources.folder import scan_folder
-from backbones.data.view import View
 from backbones.errors import UserError
 from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess
 
@@ -120,9 +122,7 @@ def test_other_modes_and_formats_equal_the_reference(tmp_path: Path, save, how: 
         save(tmp_path / "a" / name, 83, 61, seed=seed, **form)
     index = scan_folder(tmp_path)
     plans = [Plan(0, 0, np.arange(len(MODES)), np.random.default_rng(1).random((len(MODES), DRAWS)))]
-    ours, theirs = (
-        pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images)
-    )
+    ours, theirs = (pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images))
     difference = np.abs(ours - theirs).mean(axis=(1, 2, 3))
     assert dict(zip(index.files, difference <= 0.8, strict=True)) == dict.fromkeys(index.files, True)
 
@@ -285,12 +285,36 @@ def test_an_image_that_only_pil_decodes_is_decoded_by_pil(small: Path, monkeypat
     path = Path(index.place(5).path)
     pixels = np.asarray(Image.open(path))
     Image.fromarray(pixels).save(path, format="GIF")  # stands for any format that DALI lacks
-    monkeypatch.setattr("backbones.data.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
+    monkeypatch.setattr("backbones.data.reading.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
     index = scan_folder(small)
     feed = feed_of(index, view(train=True))
     found = np.concatenate([image.numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
     assert np.abs(found - wanted).mean() < 8  # a GIF has 256 colours
     assert feed.bad.replaced == 0
+
+
+def test_no_batch_is_lost_where_one_failure_follows_another(small: Path, monkeypatch) -> None:
+    """One file that nothing decodes and one that only PIL decodes: they are found one after the other."""
+    path = Path(scan_folder(small).place(2).path)
+    Image.open(path).save(path, format="GIF")
+    monkeypatch.setattr("backbones.data.reading.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
+    corrupt_header(Path(scan_folder(small).place(5).path))
+    index = scan_folder(small)
+    rows = [[0, 1], [3, 5], [4, 6], [7, 0], [2, 1], [3, 4], [6, 2], [7, 7]]
+    plans = [Plan(0, 2 * i, np.array(pair), np.full((2, DRAWS), 0.4)) for i, pair in enumerate(rows)]
+    feed = feed_of(index, view(train=True), batch_size=2, loading=replace(SKIP, prefetch=3))
+    found = [plan.rows.tolist() for plan, _ in pipeline.images(iter(plans), feed)]
+    assert found == [[3, 6] if pair == [3, 5] else pair for pair in rows]
+
+
+def test_a_pipeline_that_fails_early_hands_on_what_another_left(split: Index) -> None:
+    feed = feed_of(split, view(train=True))
+    plans = training(split, 5)
+    with closing(Reader(feed.bad, threads=1)) as reader:
+        flight = pipeline.Flight(reader.batches(iter(plans)), feed, reader)
+        for pulled in (3, 1):
+            list(islice(flight, pulled))
+        assert [rows.tolist() for _, rows, *_ in flight] == [plan.rows.tolist() for plan in plans]
 
 
 def test_a_truncated_image_is_named_even_where_the_crop_misses_the_damage(small: Path, save) -> None:

@@ -9,12 +9,12 @@ import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.data import darknet_image
-from backbones.data.draws import AREA, DRAWS, FLIP, LEFT, RATIO, TOP
+from backbones.data.augment import darknet_image
+from backbones.data.augment.draws import AREA, DRAWS, FLIP, LEFT, RATIO, TOP
+from backbones.data.augment.view import View
 from backbones.data.order import Plan
-from backbones.data.reader import EncodedBatch
+from backbones.data.reading.reader import EncodedBatch
 from backbones.data.reference import transform
-from backbones.data.view import View
 from backbones.recipe import Augment, InceptionAugment, Preprocess
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from backbones.data.bad_images import BadImages
+from backbones.data.augment.view import View
 from backbones.data.feed import Feed
 from backbones.data.order import Plan
+from backbones.data.reading.bad_images import BadImages
 from backbones.data.synthetic import images, synthetic_index
-from backbones.data.view import View
 from backbones.recipe import Loading, Preprocess
 
 

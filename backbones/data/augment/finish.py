@@ -1,0 +1,65 @@
+"""Bytes to network inputs, on the device: floats, colours, normalization, erasing."""
+
+import numpy as np
+import torch
+
+from backbones.data.augment.colour import darknet_matrices, darknet_shifts, jitter_matrices, recolour
+from backbones.data.augment.darknet_image import distort
+from backbones.data.augment.erasing import erase_, erase_boxes
+from backbones.data.augment.view import View
+
+
+class Finish:
+    """Maps uint8 (N, size, size, 3) RGB to float32 (N, 3, size, size) in channels_last memory, normalized.
+
+    Done here rather than in a backend, images travel as bytes, both backends have the same colours to the last bit,
+    and a GPU does the work. What is random comes from the draws of the plan.
+    """
+
+    def __init__(self, view: View, device: torch.device) -> None:
+        self.view = view
+        self.augment = view.augment
+        preprocess = view.preprocess
+        self.is_normalized = preprocess.mean != (0, 0, 0) or preprocess.std != (1, 1, 1)
+        # A whole row of pixels, since three numbers alone would make a loop of three
+        self.mean = torch.tensor(preprocess.mean).repeat(view.size).to(device)
+        self.std = torch.tensor(preprocess.std).repeat(view.size).to(device)
+
+    def __call__(self, pixels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+        """Return the images of a batch; ``draws`` (N, DRAWS) are used in training only."""
+        images = pixels.to(torch.float32)
+        images = self._recoloured(images, draws) if self.changes_colours else images.mul_(1 / 255)
+        if self.is_normalized:
+            images.view(-1, len(self.mean)).sub_(self.mean).div_(self.std)
+        images = images.permute(0, 3, 1, 2)
+        if self.augment and self.augment.augmentation == "inception" and self.augment.inception.erasing:
+            erase_(images, erase_boxes(draws, self.augment.inception, size=self.view.size))
+        return images
+
+    @property
+    def changes_colours(self) -> bool:
+        """Whether the augmentation touches colours at all."""
+        if self.augment is None:
+            return False
+        ours, theirs = self.augment.darknet, self.augment.inception
+        if self.augment.augmentation == "inception":
+            return theirs.color_jitter > 0
+        return ours.hue > 0 or ours.saturation != 1 or ours.exposure != 1
+
+    def _recoloured(self, images: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+        """Return images in [0, 1] from images in [0, 255]."""
+        assert self.augment is not None
+        if self.augment.augmentation == "darknet" and self.augment.darknet.hsv == "exact":
+            shifts = to_device(torch.from_numpy(darknet_shifts(draws, self.augment)), images.device)
+            return distort(images.mul_(1 / 255), *shifts.to(images.dtype).unbind(dim=1), dim=-1)
+        is_jitter = self.augment.augmentation == "inception"
+        matrices = (jitter_matrices if is_jitter else darknet_matrices)(draws, self.augment)
+        matrices[:, :, :3] /= 255
+        return recolour(images, to_device(torch.from_numpy(matrices), images.device))
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to the device without waiting for it: from pinned memory where it is a GPU."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -1,0 +1,1 @@
+"""Data sets looked at, cut down and written anew, once, before training."""

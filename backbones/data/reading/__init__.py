@@ -1,0 +1,1 @@
+"""Encoded images from the disk, checked before a decoder sees them."""

@@ -1,0 +1,84 @@
+"""What happens to a training image that cannot be used: the run stops with its name, or another takes its place."""
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from backbones.data.index import Index
+from backbones.errors import UserError
+from backbones.recipe import Loading
+
+SHOWN = 10
+"""Replaced images that are named; the rest is counted."""
+
+
+class BadImages:
+    """The bad images met so far, and the rule for them.
+
+    Which image takes the place of a bad one depends on the data set alone, so that every rank and every resumed run
+    agrees. Validation (``loading`` None) always stops: a figure over other images would be wrong.
+    """
+
+    def __init__(self, index: Index, loading: Loading | None, *, world_size: int = 1) -> None:
+        self.index = index
+        self.loading = loading
+        self.rows: set[int] = set()
+        """Rows that turned out to be bad."""
+        self.replaced = 0
+        """Images replaced so far, each time it happened."""
+        self.read = 0
+        self._least = len(index) / world_size
+
+    def report(self, row: int, reason: str) -> None:
+        """Note that the image in ``row`` is bad; raise UserError with its path where that must stop the run."""
+        name = self.index.describe(row)
+        if self.loading is None:
+            raise UserError(
+                f"{name} cannot be decoded: {reason}.\n"
+                "Validation skips no image. Replace the file and `prepare` the index anew, if there is one."
+            )
+        if self.loading.bad_images == "stop":
+            raise UserError(
+                f"{name} cannot be decoded: {reason}.\n"
+                "Replace the file; or run `python -m backbones verify DATA_DIR`, which lists all such files so that "
+                "training leaves them out; or go on with --bad-images skip."
+            )
+        if row not in self.rows:
+            self.rows.add(row)
+            self._tell(name, reason)
+
+    def candidates(self, row: int) -> Iterator[int]:
+        """Yield ``row``, then the other images of its class in the order of the index, those known to be bad left out.
+
+        Raises UserError after the last one.
+        """
+        if row not in self.rows:
+            yield row
+        label = self.index.labels[row]
+        first, end = np.searchsorted(self.index.labels, [label, label + 1]).tolist()
+        for candidate in (*range(row + 1, end), *range(first, row)):
+            if candidate not in self.rows:
+                yield candidate
+        raise UserError(f"No image of class {self.index.classes[label]} can be decoded.")
+
+    def count(self, asked: np.ndarray, used: np.ndarray) -> None:
+        """Count a batch from the rows asked for and those used; raise UserError where too many have been replaced.
+
+        The share is of the images read so far by this process, but at least of its part of one epoch.
+        """
+        self.read += len(asked)
+        self.replaced += int((asked != used).sum())
+        limit = self.loading.bad_images_limit if self.loading else 0.0
+        whole = max(self.read, self._least)
+        if self.replaced > limit * whole:
+            raise UserError(
+                f"{self.replaced} of {whole:.0f} training images had to be replaced, more than "
+                f"--bad-images-limit {limit:g} allows; the last ones are named above.\n"
+                "Run `python -m backbones verify DATA_DIR`: it lists them all, and training leaves them out."
+            )
+
+    def _tell(self, name: str, reason: str) -> None:
+        if len(self.rows) <= SHOWN:
+            more = " (further ones are only counted)" if len(self.rows) == SHOWN else ""
+            print(f"bad image   {name}: {reason}; another of its class is used{more}", file=sys.stderr)  # noqa: T201

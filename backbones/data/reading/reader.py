@@ -1,0 +1,129 @@
+"""Encoded images from the disk, checked before a decoder sees them, a batch at a time."""
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from backbones.data.index import Place
+from backbones.data.order import Plan
+from backbones.data.reading.bad_images import BadImages
+from backbones.data.reading.encoded import MAX_BYTES, BadImageError, decode, is_whole, read_header
+
+
+class Encoded(NamedTuple):
+    """One image as it is stored."""
+
+    row: int
+    data: bytes
+    height: int
+    width: int
+
+
+class EncodedBatch(NamedTuple):
+    """The images of a plan before decoding.
+
+    Shape: sizes (N, 2) int64, height and width in pixels.
+    """
+
+    asked: Plan
+    plan: Plan
+    """What was asked for, with the rows of the images that take the place of bad ones."""
+    data: list[np.ndarray]
+    """uint8, as long as each image is in bytes."""
+    sizes: np.ndarray
+
+
+class Reader:
+    """Reads batches with several threads. ``bad`` decides what a bad image does."""
+
+    def __init__(self, bad: BadImages, *, threads: int) -> None:
+        self.bad = bad
+        self.index = bad.index
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
+        self.verified: set[int] = set()
+        """Images without an end mark that decode nevertheless."""
+        self.foreign: set[int] = set()
+        """Images that PIL decodes and the decoder does not: they are handed over as bitmaps."""
+
+    def batches(self, plans: Iterator[Plan]) -> Iterator[EncodedBatch]:
+        """Yield each plan with its images."""
+        return map(self.read, plans)
+
+    def read(self, plan: Plan) -> EncodedBatch:
+        """Return the images of one plan; UserError names the one that cannot be used."""
+        parts = np.array_split(plan.rows, self.threads)
+        images = [image for part in self.pool.map(self._read_rows, parts) for image in part]
+        rows = np.array([image.row for image in images], dtype=np.int64)
+        data = [np.frombuffer(image.data, dtype=np.uint8) for image in images]
+        sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
+        return EncodedBatch(plan, plan._replace(rows=rows), data, sizes)
+
+    def renew(self, batch: EncodedBatch) -> EncodedBatch:
+        """Return the batch, read anew if one of its images turned out to be bad or foreign after it was read."""
+        found_out = self.bad.rows | self.foreign
+        return self.read(batch.asked) if found_out and not found_out.isdisjoint(batch.plan.rows.tolist()) else batch
+
+    def examine(self, row: int) -> None:
+        """Decode an image in full; raise UserError or note it as bad where that fails."""
+        try:
+            decode(self._bytes(row))
+        except BadImageError as error:
+            self.bad.report(row, str(error))
+
+    def close(self) -> None:
+        """End the threads."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def _read_rows(self, rows: np.ndarray) -> list[Encoded]:
+        return [self._read_row(row) for row in rows.tolist()]
+
+    def _read_row(self, row: int) -> Encoded:
+        """Return the image in ``row``, or the one that takes its place."""
+        for candidate in self.bad.candidates(row):
+            try:
+                return self._checked(candidate)
+            except BadImageError as error:
+                self.bad.report(candidate, str(error))
+        raise AssertionError("candidates raises when none is left")
+
+    def _checked(self, row: int) -> Encoded:
+        data = self._bytes(row)
+        header = read_header(data)
+        if row in self.foreign:
+            data = as_bitmap(data)
+        elif row not in self.verified and not is_whole(data, header.kind):
+            decode(data)
+            self.verified.add(row)
+        return Encoded(row, data, header.height, header.width)
+
+    def _bytes(self, row: int) -> bytes:
+        return read_bytes(self.index.place(row))
+
+
+def read_bytes(place: Place) -> bytes:
+    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made."""
+    if place.length > MAX_BYTES:
+        raise BadImageError(f"it has {place.length} bytes, more than {MAX_BYTES // 2**20} MB")
+    try:
+        file = os.open(place.path, os.O_RDONLY)
+        try:
+            data = os.pread(file, place.length + (not place.is_member), place.offset)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise BadImageError(str(error.strerror).lower()) from error
+    if len(data) != place.length:
+        raise BadImageError(f"it no longer has the {place.length} bytes that it had when it was indexed")
+    return data
+
+
+def as_bitmap(data: bytes) -> bytes:
+    """Return an image as an uncompressed one that every decoder knows."""
+    bitmap = io.BytesIO()
+    decode(data).save(bitmap, format="BMP")
+    return bitmap.getvalue()
