@@ -10,14 +10,14 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
-from backbones.data.bad_images import BadImages
-from backbones.data.encoded import BadImageError, decode
+from backbones.data.augment.view import View
 from backbones.data.feed import Feed
 from backbones.data.index import Index
 from backbones.data.loader import TrainLoader, backend
 from backbones.data.order import Plan, Shares, training_plans
-from backbones.data.reader import Reader
-from backbones.data.view import View
+from backbones.data.reading.bad_images import BadImages
+from backbones.data.reading.encoded import BadImageError, decode
+from backbones.data.reading.reader import Reader
 from backbones.recipe import Recipe
 from backbones.training.loop import Run, TrainBatches, train_epoch
 from backbones.training.progress import ProgressBar, Stopwatch

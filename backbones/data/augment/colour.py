@@ -79,8 +79,8 @@ def jitter_matrices(draws: np.ndarray, augment: Augment) -> np.ndarray:
     return _affine(linear, (1 - contrast) * MIDDLE_GREY)
 
 
-def recolour(pixels: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Return the pixels of each image in its new colours, clamped to [0, 1].
+def recolour(pixels: torch.Tensor, matrices: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the pixels of each image in its new colours, clamped to [0, 1], in ``out`` where it is given.
 
     One batched matrix product. A pixel alone would be a row of three, which wastes most of a vector unit; four
     pixels in a row of twelve, with the matrix four times on the diagonal, are three times as fast on a CPU.
@@ -92,7 +92,8 @@ def recolour(pixels: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     rows = pixels.reshape(count, height * width // together, 3 * together)
     blocks = torch.einsum("ab,nji->naibj", torch.eye(together, device=pixels.device), matrices[:, :, :3])
     offsets = matrices[:, None, :, 3].repeat(1, 1, together)
-    recoloured = torch.baddbmm(offsets, rows, blocks.reshape(count, 3 * together, 3 * together))
+    target = None if out is None else out.view(rows.shape)
+    recoloured = torch.baddbmm(offsets, rows, blocks.reshape(count, 3 * together, 3 * together), out=target)
     return recoloured.clamp_(0, 1).view(count, height, width, 3)
 
 

@@ -1,5 +1,7 @@
 """Bytes to network inputs, on the device: floats, colours, normalization, erasing."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -7,6 +9,9 @@ from backbones.data.augment.colour import darknet_matrices, darknet_shifts, jitt
 from backbones.data.augment.darknet_image import distort
 from backbones.data.augment.erasing import erase_, erase_boxes
 from backbones.data.augment.view import View
+
+CHUNK = 4
+"""Images whose colours change at a time on a CPU: what is between bytes and results then stays in its cache."""
 
 
 class Finish:
@@ -27,8 +32,7 @@ class Finish:
 
     def __call__(self, pixels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
         """Return the images of a batch; ``draws`` (N, DRAWS) are used in training only."""
-        images = pixels.to(torch.float32)
-        images = self._recoloured(images, draws) if self.changes_colours else images.mul_(1 / 255)
+        images = self._recoloured(pixels, draws) if self.changes_colours else pixels.to(torch.float32).mul_(1 / 255)
         if self.is_normalized:
             images.view(-1, len(self.mean)).sub_(self.mean).div_(self.std)
         images = images.permute(0, 3, 1, 2)
@@ -46,16 +50,33 @@ class Finish:
             return theirs.color_jitter > 0
         return ours.hue > 0 or ours.saturation != 1 or ours.exposure != 1
 
-    def _recoloured(self, images: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
-        """Return images in [0, 1] from images in [0, 255]."""
+    def _recoloured(self, pixels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+        """Return images in [0, 1] from bytes.
+
+        Shape: uint8 (N, size, size, 3) -> float32 (N, size, size, 3).
+        """
         assert self.augment is not None
+        images = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
         if self.augment.augmentation == "darknet" and self.augment.darknet.hsv == "exact":
-            shifts = to_device(torch.from_numpy(darknet_shifts(draws, self.augment)), images.device)
-            return distort(images.mul_(1 / 255), *shifts.to(images.dtype).unbind(dim=1), dim=-1)
+            for part, shifts, out in _parts(pixels, darknet_shifts(draws, self.augment), images):
+                out.copy_(distort(part.mul_(1 / 255), *shifts.unbind(dim=1), dim=-1))
+            return images
         is_jitter = self.augment.augmentation == "inception"
         matrices = (jitter_matrices if is_jitter else darknet_matrices)(draws, self.augment)
         matrices[:, :, :3] /= 255
-        return recolour(images, to_device(torch.from_numpy(matrices), images.device))
+        for part, own, out in _parts(pixels, matrices, images):
+            recolour(part, own, out=out)
+        return images
+
+
+def _parts(
+    pixels: torch.Tensor, numbers: np.ndarray, images: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield the bytes of some images as floats, their numbers on the same device, and their place in ``images``."""
+    on_device = to_device(torch.from_numpy(numbers.astype(np.float32)), pixels.device)
+    step = CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
+    for part, own, out in zip(pixels.split(step), on_device.split(step), images.split(step), strict=True):
+        yield part.to(torch.float32), own, out
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,79 @@
+"""What a report says of the software and the machine: versions, processor, GPU, and the cores that may be used."""
+
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torchvision", "timm", "accelerate", "wandb", "numpy", "pillow")
+DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
+"""One of these is installed, with its own copy of CUDA."""
+ABSENT = "not installed"
+
+
+def versions() -> list[str]:
+    """Return the versions and the machine: no paths, names of people or variables of the environment."""
+    cuda = f"CUDA runtime {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return [
+        f"backbones   {version_of('backbones')}, python {platform.python_version()}",
+        f"packages    torch {torch.__version__} ({cuda}), {', '.join(_packages())}",
+        f"cpu         {_cpu()}, {usable_cores()} of {core_count(os.cpu_count() or 1)} usable, "
+        f"{torch.get_num_threads()} threads of torch",
+        f"gpu         {', '.join(gpus) or 'none'}, driver {_driver()}",
+        f"system      {platform.platform()}",
+    ]
+
+
+def _packages() -> Iterator[str]:
+    for name in PACKAGES:
+        yield f"{name} {version_of(name)}"
+    yield from [f"{name} {version_of(name)}" for name in DALI if version_of(name) != ABSENT] or [f"DALI {ABSENT}"]
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package, or that it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ABSENT
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: its affinity, or the quota of its container where that is less."""
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, quota(_text("/sys/fs/cgroup/cpu.max")) or cores)
+
+
+def quota(cpu_max: str) -> int | None:
+    """Return the cores that cgroup v2's cpu.max ("QUOTA PERIOD", in microseconds) allows; None: it sets no limit."""
+    match = re.match(r"(\d+) (\d+)", cpu_max)
+    return max(1, math.ceil(int(match[1]) / int(match[2]))) if match else None
+
+
+def core_count(number: int) -> str:
+    """Return the number with its word: "1 core", "2 cores"."""
+    return f"{number} core{'s' if number != 1 else ''}"
+
+
+def _cpu() -> str:
+    named = re.search(r"^model name\s*: (.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    return named[1] if named else platform.machine()
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's kernel driver; the number alone, since who built it stands there, too."""
+    number = re.search(r"\d+\.\d+(\.\d+)?", _text("/proc/driver/nvidia/version"))
+    return number[0] if number else "none"
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError:
+        return ""
