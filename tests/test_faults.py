@@ -236,3 +236,13 @@ def test_other_colour_modes_are_no_fault(data: Path, kind: str) -> None:
 def test_a_name_that_is_not_utf8_is_no_fault(data: Path) -> None:
     (data / BAD).rename((data / BAD).with_name(os.fsdecode(b"\xff\xfe.jpg")))
     assert train(data).n == 21
+
+
+def test_a_resumed_run_goes_on_counting_replaced_images(data: Path) -> None:
+    spoil(data / BAD, half)
+    train(data, *SKIP)
+    accelerate_state.reset()
+    main(["--resume", str(data.parent / "run"), "--epochs", "2"])
+    counted = [row["data/replaced"] for row in rows(data) if "data/replaced" in row]
+    assert counted == sorted(counted)
+    assert counted[-1] == 2

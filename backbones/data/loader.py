@@ -183,6 +183,7 @@ def batches(pixels: Pixels, feed: Feed) -> Generator[Batch, None, None]:
     finish = Finish(feed.view, feed.device)
     with closing(pixels):
         for plan, image in pixels:
+            feed.bad.count(len(plan.rows), plan.replaced)
             labels = to_device(torch.from_numpy(feed.index.labels[plan.rows]), feed.device)
             yield Batch(finish(to_device(image, feed.device), plan.draws), labels, plan.epoch, plan.position)
 

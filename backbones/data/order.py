@@ -32,6 +32,8 @@ class Plan(NamedTuple):
     """Position of the first image in the epoch; the others follow it."""
     rows: np.ndarray
     draws: np.ndarray
+    replaced: int = 0
+    """Bad images among them whose rows were exchanged for others."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
 from backbones.data.reading.ahead import run_ahead
 from backbones.data.reading.reader import EncodedBatch, Reader
+from backbones.errors import UserError
 from backbones.recipe import Loading
 
 Inputs = tuple[Any, ...]
@@ -70,45 +71,49 @@ class Flight:
     def __init__(self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader) -> None:
         self.batches = batches
         self.view = feed.view
-        self.bad = feed.bad
+        self.device_id = _device_id(feed)
         self.reader = reader
         self.waiting: deque[EncodedBatch] = deque()
         self.again: deque[EncodedBatch] = deque()
         """What pipelines that failed did not return, in order."""
+        self.error: UserError | None = None
+        """Why no further batch can be read; raised when the ones before it have been taken."""
 
     def __iter__(self) -> Iterator[Inputs]:
         """Yield what the graph takes, from the batches that an earlier pipeline did not return on."""
         self.again.extendleft(reversed(self.waiting))
         self.waiting.clear()
-        while batch := self.again.popleft() if self.again else next(self.batches, None):
-            batch = self.reader.renew(batch)
+        while batch := self._next():
             self.waiting.append(batch)
             yield batch.data, batch.plan.rows, *_geometry(batch, self.view)
+
+    def _next(self) -> EncodedBatch | None:
+        """Return the next batch; None at the end, or at an error that must wait for its turn."""
+        try:
+            batch = self.again.popleft() if self.again else next(self.batches, None)
+            return batch and self.reader.renew(batch)
+        except UserError as error:
+            self.error = error
+            return None
 
     def land(self, rows: np.ndarray) -> EncodedBatch:
         """Return the batch that DALI has finished, having checked that these are its images."""
         batch = self.waiting.popleft()
         if not np.array_equal(rows, batch.plan.rows):
             raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
-        self.bad.count(batch.asked.rows, batch.plan.rows)
         return batch
 
     def recover(self, error: RuntimeError) -> None:
         """Find out which of the images in flight DALI could not decode, so that they are read anew without it.
 
-        Raises UserError where that must stop the run, and ``error`` where every image decodes alone.
+        Each is tried alone, so that the verdict on an image does not depend on its company. Raises UserError where
+        that must stop the run, and ``error`` where every image decodes alone.
         """
-        known = self._found_out()
-        for batch in self.waiting:
-            for row in batch.plan.rows.tolist():
-                self.reader.examine(row)
-        if self._found_out() == known:
-            self.reader.foreign |= {row for batch in self.waiting for row in _undecodable(batch)}
-        if self._found_out() == known:
+        refused = {row for batch in self.waiting for row in _undecodable(batch, self.device_id)}
+        for row in sorted(refused):
+            self.reader.refuse(row)
+        if not refused:
             raise error
-
-    def _found_out(self) -> int:
-        return len(self.bad.rows) + len(self.reader.foreign)
 
 
 def _decoded(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
@@ -116,22 +121,23 @@ def _decoded(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
     while True:
         try:
             yield from _run(flight, feed, graph)
-            return
+            break
         except RuntimeError as error:
             flight.recover(error)
+    if flight.error:
+        raise flight.error
 
 
 def _run(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
     """Run one pipeline until the plans or its life are at an end."""
-    device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
-    stream = torch.cuda.current_stream(feed.device) if device_id is not None else None
+    stream = torch.cuda.current_stream(feed.device) if feed.device.type == "cuda" else None
     pipe: Pipeline = graph(
         iter(flight),
         feed.view,
         feed.loading,
         batch_size=feed.batch_size,
         num_threads=max(1, feed.workers),
-        device_id=device_id,
+        device_id=flight.device_id,
         prefetch_queue_depth=feed.loading.prefetch,
         enable_conditionals=feed.view.is_auto,  # an image's number of an operation is a condition
     )
@@ -166,11 +172,15 @@ def _resized(decoded: Decoded, feed: Feed) -> Pixels:
         yield from batches
 
 
-def _undecodable(batch: EncodedBatch) -> Iterator[int]:
+def _device_id(feed: Feed) -> int | None:
+    return (feed.device.index or 0) if feed.device.type == "cuda" else None
+
+
+def _undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
     """Yield the rows of the images that DALI refuses one by one."""
     for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
         try:
-            _decode_alone(data, batch_size=1, num_threads=1, device_id=None).run()
+            _decode_alone(data, batch_size=1, num_threads=1, device_id=device_id).run()
         except RuntimeError:
             yield row
 
@@ -240,20 +250,25 @@ def _inputs(source: Iterator[Inputs], view: View) -> Any:
 
 def _decode(encoded: Any, loading: Loading, **window: Any) -> Any:
     """Decode a window of an image to RGB; EXIF orientation is ignored, as ImageFolder does."""
-    pipe = Pipeline.current()
-    assert pipe is not None
-    on_gpu = pipe.device_id is not None
+    on_gpu = _decoder() == "mixed"
     width, height = loading.preallocate
     hints = {"preallocate_width_hint": width, "preallocate_height_hint": height} if on_gpu and width else {}
     return fn.decoders.image_slice(
         encoded,
-        device="mixed" if on_gpu else "cpu",
+        device=_decoder(),
         output_type=types.DALIImageType.RGB,
         adjust_orientation=False,
         hw_decoder_load=loading.hw_decoder_load,
         **hints,
         **window,
     )
+
+
+def _decoder() -> str:
+    """Return where the pipeline that is being described decodes."""
+    pipe = Pipeline.current()
+    assert pipe is not None
+    return "cpu" if pipe.device_id is None else "mixed"
 
 
 def _warp(pixels: Any, matrices: Any, *, view: View) -> Any:
@@ -291,4 +306,4 @@ def _auto(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
 @pipeline_def
 def _decode_alone(data: np.ndarray) -> Any:
     encoded: Any = types.Constant(data, device="cpu")
-    return fn.decoders.image(encoded, output_type=types.DALIImageType.RGB)
+    return fn.decoders.image(encoded, device=_decoder(), output_type=types.DALIImageType.RGB)

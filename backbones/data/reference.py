@@ -28,7 +28,6 @@ def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
             batch = reader.read(plan)
             while (decoded := _decoded(batch, reader)) is None:
                 batch = reader.read(plan)
-            feed.bad.count(plan.rows, batch.plan.rows)
             yield batch.plan, transform(decoded, batch, view=feed.view)
 
 

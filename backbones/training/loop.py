@@ -71,7 +71,9 @@ class Run:
     owes_validation: bool = False
     """The checkpoint that the run goes on from was written, but its validation did not come to an end."""
     replaced: int = 0
-    """Bad images in whose place others were taken, over all processes, at the last report."""
+    """Bad images in whose place others were taken, over all processes and since step 0, at the last report."""
+    replaced_before: int = 0
+    """Those of them that the checkpoint counted which this run goes on from."""
     reported: list[tuple[float, int]] = field(default_factory=list)
     """(mean loss, micro-batches) of each report since the last validation."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -191,7 +193,7 @@ def _report(run: Run) -> None:
     mean = torch.stack(run.losses).mean()
     counted = torch.stack([mean, mean.new_tensor(run.train_batches.replaced)])
     total, replaced = cast(Tensor, run.accelerator.reduce(counted, reduction="sum")).tolist()
-    loss, run.replaced = total / run.accelerator.num_processes, int(replaced)
+    loss, run.replaced = total / run.accelerator.num_processes, run.replaced_before + int(replaced)
     if not math.isfinite(loss):
         raise UserError(
             f"the training loss is {loss} at step {run.step}; nothing was saved since the last validation. "

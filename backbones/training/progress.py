@@ -48,8 +48,8 @@ class ProgressBar:
         self.total, self.enabled, self.seconds = total_steps, enabled, seconds
         self.first, self.start = 0, time.perf_counter()
         self.printed = self.start
-        self.console = Console(soft_wrap=True, highlight=False)
-        self.bar = Progress(BarColumn(), TextColumn("{task.description}"), console=self.console)
+        self.console = Console(soft_wrap=True, highlight=False, markup=False)
+        self.bar = Progress(BarColumn(), TextColumn("{task.description}", markup=False), console=self.console)
         self.task = self.bar.add_task("starting", total=total_steps)
 
     def begin(self, step: int) -> None:

@@ -81,6 +81,7 @@ class Snapshots:
         return {
             "step": run.step,
             "best_top1": run.best_top1,
+            "replaced": run.replaced,
             "reported": run.reported,
             "optimizer": run.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
@@ -134,6 +135,7 @@ class Snapshots:
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.step, run.owes_validation = state["step"], state["owes_validation"]
+        run.replaced = run.replaced_before = state["replaced"]
         run.reported = state["reported"] if run.owes_validation else []
         require_work_left(run)
         if checkpoint.parent.resolve() == self.folder.resolve():

@@ -2,6 +2,7 @@
 
 import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from backbones.data.index import Index
 from backbones.data.loader import Batch, EvalLoader, TrainLoader
 from backbones.data.order import permutation
+from backbones.data.sources.folder import scan_folder
 from backbones.data.synthetic import synthetic_index
 from backbones.errors import UserError
-from backbones.recipe import Augment, Preprocess
+from backbones.recipe import Augment, Loading, Preprocess
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
 LOADERS = ["dali", "reference", "synthetic"]
@@ -114,6 +116,17 @@ def test_one_stream_serves_consecutive_epochs_and_stops(split: Index) -> None:
     assert train._stream.source is source
     list(train.epoch(1))
     assert train._stream.source is not source
+
+
+@pytest.mark.parametrize("loader", ["dali", "reference"])
+def test_replaced_images_are_counted_when_their_batch_is_taken(small, loader: str) -> None:
+    index = scan_folder(small)
+    Path(index.place(5).path).write_bytes(b"")
+    loading = Loading(bad_images="skip", bad_images_limit=1.0)
+    with train_loader(index, loader=loader, batch_size=2, loading=loading) as train:
+        place = int(np.flatnonzero(permutation(0, 0, 8) == 5)[0]) // 2
+        counted = [train.replaced for _ in train.epoch(0)]
+    assert counted == [int(number >= place) for number in range(4)]
 
 
 def test_two_readers_of_one_loader_are_refused(split: Index) -> None:

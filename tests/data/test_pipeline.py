@@ -19,6 +19,7 @@ from backbones.data.feed import Backend, Feed
 from backbones.data.index import Index
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
 from backbones.data.reading.bad_images import BadImages
+from backbones.data.reading.encoded import BadImageError, decode
 from backbones.data.reading.reader import Reader
 from backbones.data.sources.folder import scan_folder
 from backbones.errors import UserError
@@ -241,7 +242,7 @@ def test_a_skipped_image_gives_way_to_another_and_nothing_else_changes(small: Pa
         feed = feed_of(index, view(train=True), loading=SKIP)
         pairs = list(images(iter(plans), feed))
         assert [plan.rows.tolist() for plan, _ in pairs] == [plan.rows.tolist() for plan in expected]
-        assert feed.bad.replaced == 6
+        assert [plan.replaced for plan, _ in pairs] == [int((plan.rows == 5).sum()) for plan in plans]
         found = np.concatenate([image.numpy().astype(int) for _, image in pairs])
         assert np.abs(found - wanted).mean() <= (0 if images is pipeline.images else 0.5)
 
@@ -262,10 +263,10 @@ def test_a_file_that_ends_dali_s_pipeline_does_not_end_the_run(small: Path, how:
     wanted = pixels_of(pipeline.images, index, expected, how)
     corrupt_header(Path(index.place(5).path))
     feed = feed_of(index, how, loading=SKIP)
-    found = [(plan.rows.tolist(), image) for plan, image in pipeline.images(iter(plans), feed)]
-    assert [rows for rows, _ in found] == [plan.rows.tolist() for plan in expected]
+    found = list(pipeline.images(iter(plans), feed))
+    assert [plan.rows.tolist() for plan, _ in found] == [plan.rows.tolist() for plan in expected]
     np.testing.assert_array_equal(np.concatenate([image.numpy() for _, image in found]), wanted)
-    assert (feed.bad.replaced, feed.bad.read) == (6, 48)
+    assert sum(plan.replaced for plan, _ in found) == 6
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -288,9 +289,10 @@ def test_an_image_that_only_pil_decodes_is_decoded_by_pil(small: Path, monkeypat
     monkeypatch.setattr("backbones.data.reading.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
     index = scan_folder(small)
     feed = feed_of(index, view(train=True))
-    found = np.concatenate([image.numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
+    pairs = list(pipeline.images(iter(plans), feed))
+    found = np.concatenate([image.numpy().astype(int) for _, image in pairs])
     assert np.abs(found - wanted).mean() < 8  # a GIF has 256 colours
-    assert feed.bad.replaced == 0
+    assert not any(plan.replaced for plan, _ in pairs)
 
 
 def test_no_batch_is_lost_where_one_failure_follows_another(small: Path, monkeypatch) -> None:
@@ -315,6 +317,40 @@ def test_a_pipeline_that_fails_early_hands_on_what_another_left(split: Index) ->
         for pulled in (3, 1):
             list(islice(flight, pulled))
         assert [rows.tolist() for _, rows, *_ in flight] == [plan.rows.tolist() for plan in plans]
+
+
+def stray_marker(path: Path) -> None:
+    """Put a marker into the pixels, where PIL gives up and DALI warns and goes on."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) * 2 // 3
+    data[middle : middle + 2] = b"\xff\xc7"
+    path.write_bytes(bytes(data))
+
+
+def test_whether_an_image_is_bad_does_not_depend_on_its_company(small: Path) -> None:
+    """An image that DALI decodes is used, also when another one of its batch ends the pipeline."""
+    stray_marker(Path(scan_folder(small).place(2).path))
+    index = scan_folder(small)
+    with pytest.raises(BadImageError):
+        decode(Path(index.place(2).path).read_bytes())
+    corrupt_header(Path(index.place(5).path))
+    plans = training(index, 6)
+    found = [plan.rows for plan, _ in pipeline.images(iter(plans), feed_of(index, view(train=True), loading=SKIP))]
+    expected = [np.where(plan.rows == 5, 6, plan.rows) for plan in plans]
+    assert [rows.tolist() for rows in found] == [rows.tolist() for rows in expected]
+
+
+@pytest.mark.parametrize("how", TRAINING, ids=name_of)
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_batches_before_a_bad_image_are_delivered(small: Path, how: View, prefetch: int) -> None:
+    index = scan_folder(small)
+    Path(index.place(5).path).write_bytes(b"")
+    rows = [[0, 1], [2, 3], [4, 6], [7, 5], [1, 2]]
+    plans = [Plan(0, 2 * i, np.array(pair), np.full((2, DRAWS), 0.4)) for i, pair in enumerate(rows)]
+    stream = pipeline.images(iter(plans), feed_of(index, how, batch_size=2, loading=Loading(prefetch=prefetch)))
+    assert [next(stream)[0].rows.tolist() for _ in range(3)] == rows[:3]
+    with pytest.raises(UserError, match="cannot be decoded"):
+        next(stream)
 
 
 def test_a_truncated_image_is_named_even_where_the_crop_misses_the_damage(small: Path, save) -> None:

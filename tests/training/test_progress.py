@@ -74,3 +74,8 @@ def test_other_ranks_are_silent(clock, capsys):
     bar.print("hello")
     bar.close()
     assert capsys.readouterr().out == ""
+
+
+def test_text_in_brackets_is_printed_as_it_is(capsys):
+    ProgressBar(10).print("note        DIR/[/b]x[red].jpg")
+    assert "DIR/[/b]x[red].jpg" in capsys.readouterr().out

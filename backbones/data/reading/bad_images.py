@@ -62,13 +62,13 @@ class BadImages:
                 yield candidate
         raise UserError(f"No image of class {self.index.classes[label]} can be decoded.")
 
-    def count(self, asked: np.ndarray, used: np.ndarray) -> None:
-        """Count a batch from the rows asked for and those used; raise UserError where too many have been replaced.
+    def count(self, images: int, replaced: int) -> None:
+        """Count a batch; raise UserError where too many of its images and those before it have been replaced.
 
         The share is of the images read so far by this process, but at least of its part of one epoch.
         """
-        self.read += len(asked)
-        self.replaced += int((asked != used).sum())
+        self.read += images
+        self.replaced += replaced
         limit = self.loading.bad_images_limit if self.loading else 0.0
         whole = max(self.read, self._least)
         if self.replaced > limit * whole:

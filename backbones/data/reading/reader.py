@@ -1,5 +1,6 @@
 """Encoded images from the disk, checked before a decoder sees them, a batch at a time."""
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from backbones.data.index import Place
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.encoded import MAX_BYTES, BadImageError, decode, is_whole, read_header
+from backbones.errors import UserError
+
+FAULTS_OF_THE_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
+"""Errors that will be the same tomorrow."""
 
 
 class Encoded(NamedTuple):
@@ -61,17 +66,22 @@ class Reader:
         rows = np.array([image.row for image in images], dtype=np.int64)
         data = [np.frombuffer(image.data, dtype=np.uint8) for image in images]
         sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64).reshape(-1, 2)
-        return EncodedBatch(plan, plan._replace(rows=rows), data, sizes)
+        replaced = int((rows != plan.rows).sum())
+        return EncodedBatch(plan, plan._replace(rows=rows, replaced=replaced), data, sizes)
 
     def renew(self, batch: EncodedBatch) -> EncodedBatch:
         """Return the batch, read anew if one of its images turned out to be bad or foreign after it was read."""
         found_out = self.bad.rows | self.foreign
         return self.read(batch.asked) if found_out and not found_out.isdisjoint(batch.plan.rows.tolist()) else batch
 
-    def examine(self, row: int) -> None:
-        """Decode an image in full; raise UserError or note it as bad where that fails."""
+    def refuse(self, row: int) -> None:
+        """Take note of an image that the decoder refuses: foreign if PIL decodes it, else bad.
+
+        Raises UserError where a bad image must stop the run.
+        """
         try:
             decode(self._bytes(row))
+            self.foreign.add(row)
         except BadImageError as error:
             self.bad.report(row, str(error))
 
@@ -106,7 +116,10 @@ class Reader:
 
 
 def read_bytes(place: Place) -> bytes:
-    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made."""
+    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made.
+
+    Raises UserError where the machine fails rather than the file: a disk error, too many open files.
+    """
     if place.length > MAX_BYTES:
         raise BadImageError(f"it has {place.length} bytes, more than {MAX_BYTES // 2**20} MB")
     try:
@@ -116,7 +129,9 @@ def read_bytes(place: Place) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        raise BadImageError(str(error.strerror).lower()) from error
+        if error.errno in FAULTS_OF_THE_FILE:
+            raise BadImageError(str(error.strerror).lower()) from error
+        raise UserError(f"{place} cannot be read at the moment: {str(error.strerror).lower()}.") from error
     if len(data) != place.length:
         raise BadImageError(f"it no longer has the {place.length} bytes that it had when it was indexed")
     return data

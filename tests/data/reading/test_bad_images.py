@@ -1,6 +1,5 @@
 """Tests of the rule for bad images: who takes their place, how many there may be, and what is said."""
 
-import numpy as np
 import pytest
 
 from backbones.data.reading.bad_images import BadImages
@@ -10,11 +9,6 @@ from backbones.recipe import Loading
 
 INDEX = synthetic_index(2, 10_000)
 SKIP = Loading(bad_images="skip")
-
-
-def count(bad: BadImages, images: int, replaced: int) -> None:
-    asked = np.arange(images)
-    bad.count(asked, np.where(asked < replaced, asked + 1, asked))
 
 
 def test_candidates_are_the_image_itself_then_its_class_from_there_on_around() -> None:
@@ -41,23 +35,23 @@ def test_a_class_without_a_good_image_is_named() -> None:
 
 def test_one_in_ten_thousand_images_may_be_replaced_and_no_more() -> None:
     bad = BadImages(INDEX, SKIP)
-    count(bad, 100, replaced=2)  # 2 of the 20,000 images of an epoch
+    bad.count(100, 2)  # 2 of the 20,000 images of an epoch
     with pytest.raises(UserError, match=r"3 of 20000 training images .* --bad-images-limit 0\.0001"):
-        count(bad, 100, replaced=1)
+        bad.count(100, 1)
 
 
 def test_the_share_is_of_all_that_was_read_once_that_is_more_than_an_epoch() -> None:
     bad = BadImages(INDEX, SKIP)
     for _ in range(4):
-        count(bad, 20_000, replaced=2)
+        bad.count(20_000, 2)
     assert (bad.read, bad.replaced) == (80_000, 8)
 
 
 def test_a_process_may_replace_as_many_as_its_part_of_an_epoch_allows() -> None:
     bad = BadImages(INDEX, SKIP, world_size=2)
-    count(bad, 100, replaced=1)
+    bad.count(100, 1)
     with pytest.raises(UserError, match="2 of 10000"):
-        count(bad, 100, replaced=1)
+        bad.count(100, 1)
 
 
 def test_only_the_first_ten_are_named(capsys) -> None:

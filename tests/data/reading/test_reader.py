@@ -1,5 +1,6 @@
 """Tests of the reader: the bytes of each image from files and archives, checked before anything decodes them."""
 
+import errno
 import io
 import os
 from contextlib import closing
@@ -71,6 +72,16 @@ def test_a_file_that_changed_since_it_was_indexed_is_bad(small: Path, change) ->
 def test_a_missing_file_is_bad(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="no such file"):
         read_bytes(Place(str(tmp_path / "a.jpg"), 0, 10))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_failure_of_the_machine_makes_no_image_bad(split: Index, monkeypatch, number: int) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.open", fail)
+    with pytest.raises(UserError, match=r"cannot be read at the moment: \w"):
+        read(split, 0, loading=SKIP)
 
 
 def test_a_file_over_32_megabytes_is_refused_unread(tmp_path: Path) -> None:
