@@ -33,7 +33,7 @@ def parse(options: type[T], argv: Sequence[str], *, description: str = "", confi
     a duplicate key, a wrong type or an unknown choice raises ``UserError`` that names it and the nearest known.
     """
     leaves = dict(_leaves(options))
-    words = [*(["--config", str(config)] if config else []), *_words(argv, leaves)]
+    words = [*(["--config", str(config)] if config else []), *_files_first(_words(argv, leaves))]
     for file in _config_files(words):
         _check_file(Path(file), options)
     parser = _parser(options, description)
@@ -41,7 +41,7 @@ def parse(options: type[T], argv: Sequence[str], *, description: str = "", confi
         values = parser.instantiate(parser.parse_args(words))
     except ArgumentError as error:
         raise UserError(_explained(str(error), leaves)) from None
-    return options(**{f.name: values[f.name] for f in dataclasses.fields(options)})  # type: ignore[arg-type]
+    return options(**{f.name: _at_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
 
 
 class _Help(DefaultHelpFormatter):
@@ -106,6 +106,21 @@ def _full_name(name: str, leaves: Leaves) -> tuple[str, bool]:
         return positive, True
     owners = [leaf for leaf in leaves if leaf.endswith(f".{name}")]
     return (owners[0] if len(owners) == 1 else name), False
+
+
+def _files_first(words: list[str]) -> list[str]:
+    """Put the config files before everything else, so that the command line wins wherever they stand."""
+    files: list[str] = []
+    others: list[str] = []
+    for before, word in pairwise(["", *words]):
+        is_file = before == "--config" or word.partition("=")[0] == "--config"
+        (files if is_file else others).append(word)
+    return [*files, *others]
+
+
+def _at_home(value: Any) -> Any:
+    """Return a path below ~ in full: the shell leaves it in YAML and behind an equals sign."""
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _config_files(words: list[str]) -> Iterator[str]:
@@ -187,5 +202,6 @@ def _noun(kind: Any) -> str:
     if len(_alternatives(kind)) > 1:
         return " or ".join(_noun(part) for part in _alternatives(kind))
     if get_origin(kind) is tuple:
-        return f"{len(get_args(kind))} numbers, as [{', '.join(['0.5'] * len(get_args(kind)))}]"
+        example = "1" if int in get_args(kind) else "0.5"
+        return f"{len(get_args(kind))} numbers, as [{', '.join([example] * len(get_args(kind)))}]"
     return _NOUNS.get(kind, "a mapping, as {name: value}")

@@ -125,8 +125,12 @@ class Augment:
         require(0 <= self.hflip <= 1, "augment.hflip", self.hflip, "must lie in [0, 1]")
         other = "inception" if self.augmentation == "darknet" else "darknet"
         unused = differences(asdict(type(getattr(self, other))()), asdict(getattr(self, other)), f"augment.{other}.")
-        for option, (_, value) in unused.items():
-            require(False, option, value, f"has no effect with augmentation={self.augmentation}")
+        if unused:
+            named = ", ".join(f"{option}={value!r}" for option, (_, value) in unused.items())
+            raise UserError(
+                f"{named}: without effect, since augmentation={self.augmentation}.\n"
+                f"Choose --augmentation {other}, or set what is named to its default."
+            )
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Loading:
     """Share of the JPEG files given to the GPU's hardware decoder, where it has one."""
     preallocate: tuple[int, int] = (5980, 6430)
     """Width and height in pixels for which GPU decoding memory is set aside at the start (ImageNet's largest), so that
-    it does not run out in the middle; 0 0: as images need it."""
+    it does not run out in the middle; [0, 0]: as images need it."""
 
     def __post_init__(self) -> None:
         require(
@@ -181,6 +185,8 @@ class Loading:
         )
         require(0 <= self.hw_decoder_load <= 1, "loading.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
         require(min(self.preallocate) >= 0, "loading.preallocate", self.preallocate, "must not be negative")
+        is_used = self.bad_images == "skip" or self.bad_images_limit == Loading.bad_images_limit
+        require(is_used, "loading.bad_images_limit", self.bad_images_limit, "needs --bad-images skip")
         for option in ("read_threads", "prefetch"):
             require(getattr(self, option) > 0, f"loading.{option}", getattr(self, option), "must be positive")
 

@@ -110,3 +110,15 @@ def test_the_help_shows_dashes_and_what_each_field_means(capsys):
 
 def test_no_words_at_all_are_the_defaults():
     assert parse(Recipe, []) == Recipe()
+
+
+def test_the_command_line_wins_wherever_the_file_is_named(config):
+    for words in (["--lr", "0.3", "-c", config("lr: 0.2")], ["-c", config("lr: 0.2"), "--lr", "0.3"]):
+        assert parse(Recipe, words).lr == 0.3
+    assert parse(Recipe, ["--lr=0.3", f"--config={config('lr: 0.2')}"]).lr == 0.3
+
+
+def test_a_path_below_the_home_folder_is_written_out(config, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    recipe = parse(Recipe, ["--output=~/run", "-c", config("data_dir: ~/images")])
+    assert (recipe.output, recipe.data_dir) == ("/home/somebody/run", "/home/somebody/images")

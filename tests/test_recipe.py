@@ -35,7 +35,7 @@ from backbones.recipe import (
     ],
 )
 def test_an_option_of_the_other_augmentation_is_refused(augment, unused):
-    with pytest.raises(UserError, match=f"{unused} has no effect with augmentation="):
+    with pytest.raises(UserError, match=f"{unused}: without effect, since augmentation="):
         Augment(**augment)
 
 
@@ -171,3 +171,8 @@ def test_every_field_says_what_it_means():
             declaration = source[source.index(f"class {group.__name__}:") :]
             declaration = declaration[declaration.index(f"    {field.name}: ") :].split("\n")
             assert declaration[1].lstrip().startswith('"""'), f"{group.__name__}.{field.name} has no docstring"
+
+
+def test_a_limit_that_nothing_obeys_is_refused():
+    with pytest.raises(UserError, match=r"loading\.bad_images_limit=0\.1 needs --bad-images skip"):
+        Loading(bad_images_limit=0.1)

@@ -344,7 +344,7 @@ def cut(path: str):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("."), "data_dir=.*data. is not a folder"),
+        (remove("."), "data is not a folder"),
         (remove("val"), "has no folder 'val'"),
         (remove("train"), "has no folder 'train'"),
         (remove("val/bee"), "bee"),

@@ -78,7 +78,10 @@ def data_folder(data_dir: str | Path) -> Path:
     """Return ``data_dir`` as a path; UserError where it is not a folder."""
     root = Path(data_dir).expanduser()
     if not root.is_dir():
-        raise UserError(f"data_dir={str(data_dir)!r} is not a folder.\nGive the folder that holds train/ and val/.")
+        raise UserError(
+            f"{data_dir} is not a folder.\n"
+            "Name the folder of the data set with --data-dir: class folders, the official archives, shards or an index."
+        )
     return root
 
 

@@ -1,6 +1,7 @@
 """What a run says at its start and at its end, and what it warns of before it costs a week."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from backbones.recipe import Recipe, burn_in_steps, micro_batch
@@ -30,14 +31,14 @@ def introduce(
     """
     steps = run.train_batches.steps_per_epoch
     processes, accumulated = run.accelerator.num_processes, recipe.grad_accum_steps
+    left = train_size - steps * recipe.batch_size
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     each = micro_batch(recipe, processes)
     lines = (
         f"run folder  {folder}",
         f"model       {recipe.model}, {parameters / 1e6:.2f} M parameters, on {run.accelerator.device}, "
         f"mixed precision {run.accelerator.mixed_precision}",
-        f"data        {train_size} training and {run.val_size} validation images in {classes} classes; "
-        f"{train_size - steps * recipe.batch_size} training images are left out of each epoch, others each time",
+        f"data        {train_size} training and {run.val_size} validation images in {classes} classes{_tail(left)}",
         f"batch       {recipe.batch_size} images per step = {processes} processes x {each} x {accumulated} accumulated "
         f"(BatchNorm sees {each})",
         f"length      {run.total_steps} steps of {steps} per epoch, from step {run.step}; "
@@ -47,6 +48,10 @@ def introduce(
     remarks = [f"note        {note}" for note in notes]
     for line in (*lines, *remarks, *changes, *warnings_of(run, recipe)):
         run.progress.print(line)
+
+
+def _tail(images: int) -> str:
+    return f"; {images} training images are left out of each epoch, others each time" if images else ""
 
 
 def warnings_of(run: Run, recipe: Recipe) -> list[str]:
@@ -73,5 +78,5 @@ def conclude(run: Run, recipe: Recipe, folder: Path, evaluation: Evaluation) -> 
     run.progress.print(f"\nrun folder  {folder}\nresult      {evaluation}")
     if run.replaced:
         run.progress.print(f"bad images  {run.replaced} were replaced by others of their class")
-    run.progress.print(f"evaluate    python eval.py --ckpt {folder}")
-    run.progress.print(f"resume      {command_line()} --resume {folder} {longer}")
+    run.progress.print(f"evaluate    python eval.py --ckpt {quote(str(folder))}")
+    run.progress.print(f"resume      {command_line()} --resume {quote(str(folder))} {longer}")

@@ -115,8 +115,10 @@ class Snapshots:
                 )
         if state["fingerprint"] != self.fingerprint:
             raise UserError(
-                "--resume: the training images (names, classes or labels) are not those of the checkpoint; "
-                "point --data-dir to the same data set, or start a new run."
+                "--resume: the training images (names, sizes, classes or labels) are not those of the checkpoint; a "
+                "file that was replaced and a new quarantine.tsv change them, too.\n"
+                "Point --data-dir to the same data set (without a new quarantine.tsv: --bad-images skip goes past bad "
+                "images), or start a new run."
             )
         changed |= differences(state["surroundings"], self.surroundings(accelerator))
         return state, {key: values for key, values in changed.items() if key not in FREE}

@@ -37,6 +37,18 @@ def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
     assert "changed     lr: 0.1 -> 0.2" in text
 
 
+def test_a_tail_is_mentioned_only_where_there_is_one(tmp_path):
+    lines: list[str] = []
+    introduce(run_of(100, lines), Recipe(batch_size=32), tmp_path, {}, train_size=320, classes=7)  # type: ignore[arg-type]
+    assert "left out" not in "\n".join(lines)
+
+
+def test_notes_about_the_data_set_are_printed(tmp_path):
+    lines: list[str] = []
+    introduce(run_of(100, lines), Recipe(batch_size=32), tmp_path, {}, train_size=320, classes=7, notes=("links",))  # type: ignore[arg-type]
+    assert "note        links" in lines
+
+
 @pytest.mark.parametrize(
     ("steps", "momentum", "batch", "warned"),
     [

@@ -41,8 +41,8 @@ class BadImages:
         if self.loading.bad_images == "stop":
             raise UserError(
                 f"{name} cannot be decoded: {reason}.\n"
-                "Replace the file; or run `python -m backbones verify DATA_DIR`, which lists all such files so that "
-                "training leaves them out; or go on with --bad-images skip."
+                "To go on with this run: --resume RUN --bad-images skip. Before a new run: replace the file, or let "
+                "`python -m backbones verify DATA_DIR` list all such files, which training then leaves out."
             )
         if row not in self.rows:
             self.rows.add(row)
@@ -75,7 +75,8 @@ class BadImages:
             raise UserError(
                 f"{self.replaced} of {whole:.0f} training images had to be replaced, more than "
                 f"--bad-images-limit {limit:g} allows; the last ones are named above.\n"
-                "Run `python -m backbones verify DATA_DIR`: it lists them all, and training leaves them out."
+                "To go on with this run all the same, raise the limit. Before a new run, let "
+                "`python -m backbones verify DATA_DIR` list them all: training then leaves them out."
             )
 
     def _tell(self, name: str, reason: str) -> None:
