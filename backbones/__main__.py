@@ -40,5 +40,5 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error(status=1):  # `inspect` answers with 2 that a branch is dead
+    with exit_on_user_error(status=1 if sys.argv[1:2] == ["inspect"] else 2):  # 2 of `inspect`: a branch is dead
         main(sys.argv[1:])

@@ -12,6 +12,13 @@ def test_a_user_error_becomes_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "error: there is no such thing\n"
 
 
+def test_ctrl_c_is_no_success_and_no_traceback(capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert "--resume RUN" in capsys.readouterr().err
+
+
 def test_another_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         raise ZeroDivisionError
