@@ -21,14 +21,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backbones.command_line import parse
+from backbones.commands.verify import show
 from backbones.darknet.labels import synsets
 from backbones.data.dataset import after_quarantine, data_folder, naming_files, require_same_classes, train_and_val
-from backbones.data.index import Index, Split, read_index, write_index
+from backbones.data.index import Index, Split, places_digest, read_index, write_index
 from backbones.data.preparation.shards import Written, lacking, remove_partial, shard_files, shards, write_shard
 from backbones.data.preparation.shrink import encoder
 from backbones.data.preparation.subset import at_most, choose_classes, of_classes
 from backbones.data.sources.braces import expand
-from backbones.data.sources.prepared import PLAN, index_file, is_complete
+from backbones.data.sources.prepared import (
+    ARCHIVES,
+    PLAN,
+    changed,
+    describe_archives,
+    index_file,
+    is_complete,
+    read_plan,
+)
 from backbones.data.sources.webdataset import (
     CLASS_FILES,
     class_names,
@@ -117,13 +126,18 @@ def _prepare(options: Options, source: Path, out: Path, executor: Executor | Non
     _say("".join(f"note        {note}\n" for note in (*train.notes, *val.notes)), end="")
     out.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(out):
-        if _is_done(out, _plan(options, source, train, val)):
+        plan = _plan(options, source, train, val)
+        _require_plan(out, plan)
+        before = _read_indexes(out)
+        has_moved = options.resize is None and before is not None and _places(before) != _places((train, val))
+        if before is not None and not has_moved and is_complete(out):
             _say(f"{out} is complete already: nothing was done.")
         else:
             if options.resize is not None:
                 train, val = _write_smaller(options, out, (train, val), executor)
-            for split, index in _named((train, val)):
-                write_index(index, index_file(out, split))
+            _write_indexes(out, plan, (train, val))
+            if has_moved:
+                _say("the images lie elsewhere now: the index was written anew.")
     _summarize(out)
 
 
@@ -169,22 +183,41 @@ def _plan(options: Options, source: Path, train: Index, val: Index) -> dict[str,
     return {"format": FORMAT, **images, **chosen, "encoder": encoder() if options.resize else None}
 
 
-def _is_done(out: Path, plan: dict[str, Any]) -> bool:
-    """Tell whether ``out`` is complete; write the plan into a new folder, refuse the folder of another plan."""
-    file = out / PLAN
-    if not file.exists():
-        partial = file.with_name(f"{PLAN}.partial")
-        partial.write_text(json.dumps(plan, indent=2) + "\n")
-        partial.replace(file)
-    try:
-        theirs = json.loads(file.read_text())
-    except ValueError:
-        theirs = {}
+def _require_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Write the plan into a new folder; refuse the folder of another plan."""
+    if not (out / PLAN).exists():
+        _write_plan(out, plan)
+    theirs = read_plan(out)
     if other := [f"{name} was {theirs.get(name)}, now {plan[name]}" for name in plan if theirs.get(name) != plan[name]]:
         raise UserError(
             f"{out} was begun in another way: {'; '.join(other)}.\nChoose another --out, or remove the folder."
         )
-    return is_complete(out)
+
+
+def _write_plan(out: Path, plan: dict[str, Any]) -> None:
+    partial = out / f"{PLAN}.partial"
+    partial.write_text(json.dumps(plan, indent=2) + "\n")
+    partial.replace(out / PLAN)
+
+
+def _read_indexes(out: Path) -> tuple[Index, Index] | None:
+    """Return the indexes in ``out``, or None where one is missing or damaged."""
+    try:
+        return read_index(index_file(out, "train")), read_index(index_file(out, "val"))
+    except UserError:
+        return None
+
+
+def _places(splits: tuple[Index, Index]) -> list[str]:
+    return [places_digest(index) for index in splits]
+
+
+def _write_indexes(out: Path, plan: dict[str, Any], splits: tuple[Index, Index]) -> None:
+    """Write both indexes and then, in the plan, the state of the archives that they point into."""
+    for split, index in _named(splits):
+        write_index(index, index_file(out, split))
+    archives = {split: describe_archives(out, index) for split, index in _named(splits)}
+    _write_plan(out, plan | {ARCHIVES: archives})
 
 
 def _write_smaller(
@@ -192,6 +225,7 @@ def _write_smaller(
 ) -> tuple[Index, Index]:
     """Write the shards that are lacking and return what they all hold; UserError lists what cannot be decoded."""
     remove_partial(out)
+    _remove_changed(out)
     (out / CLASS_FILES[0]).write_bytes(os.fsencode("".join(f"{name}\n" for name in splits[0].classes)))
     how = {"short_side": options.resize or 0, "quality": options.quality}
     total = sum(len(rows) for split, index in _named(splits) for rows, _ in lacking(index, out, split))
@@ -205,6 +239,14 @@ def _write_smaller(
         )
     train, val = (_of_shards(index, out, split, executor) for split, index in _named(splits))
     return train, val
+
+
+def _remove_changed(out: Path) -> None:
+    """Remove the shards that are no longer as they were written, so that they count as lacking."""
+    if others := [*changed(out, "train"), *changed(out, "val")]:
+        _say(f"shards of {out} that are gone or have changed, and are written anew: {len(others)}")
+    for path in others:
+        path.unlink(missing_ok=True)
 
 
 def _named(splits: tuple[Index, Index]) -> Iterator[tuple[Split, Index]]:
@@ -266,5 +308,5 @@ def _summarize(out: Path) -> None:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    sys.stdout.write(text + end)
+    show(text + end)
     sys.stdout.flush()

@@ -35,6 +35,9 @@ SHOWN = 20
 NAMED = 4
 """Equal images on the terminal."""
 
+OURS = "verify: "
+"""How the reasons of our own rows in the list begin; any other row is a person's, and stays."""
+
 REMARKS = {
     Remark.PROGRESSIVE: "progressive",
     Remark.TURNED: "EXIF orientation (ignored)",
@@ -60,10 +63,10 @@ def main(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: nothing was written\n")
         sys.exit(INTERRUPTED)
-    _print(report(findings))
+    show(report(findings))
     if options.json:
         _write_json(Path(options.json), findings)
-    _print(update_quarantine(root, before, findings))
+    show(update_quarantine(root, before, findings))
     if not findings["good"]:
         sys.exit(WRONG)
 
@@ -108,10 +111,14 @@ def report(findings: Findings) -> str:
 def update_quarantine(root: Path, before: Entries, findings: Findings) -> str:
     """Write the bad images to the list in ``root`` where that changes it, and return what to say of it.
 
+    What a person has listed stays, with the reason that was given.
     Raises UserError where the list cannot be written.
     """
-    splits = findings["splits"]
-    entries = {name: {image: each["reason"] for image, each in split["bad"].items()} for name, split in splits.items()}
+    bad = {
+        split: {image: OURS + each["reason"] for image, each in found["bad"].items()}
+        for split, found in findings["splits"].items()
+    }
+    entries = {split: bad[split] | _of_a_person(listed) for split, listed in before.items()}
     if entries != before:
         try:
             write_quarantine(root, entries)
@@ -120,16 +127,24 @@ def update_quarantine(root: Path, before: Entries, findings: Findings) -> str:
                 f"{root / FILE} cannot be written: {error.strerror}.\n"
                 f"`python -m backbones prepare {root} --out INDEX` gives the list a place: then verify INDEX."
             ) from None
-    lines = []
+    return "".join(f"{line}\n" for line in _about_quarantine(root, before, entries))
+
+
+def _of_a_person(listed: Mapping[str, str]) -> dict[str, str]:
+    """Return the entries that `verify` has not written."""
+    return {image: reason for image, reason in listed.items() if not reason.startswith(OURS)}
+
+
+def _about_quarantine(root: Path, before: Entries, entries: Entries) -> Iterator[str]:
+    """Yield what to say of the list."""
     if entries["train"]:
-        lines.append(f"quarantine  {root / FILE}: training leaves out {_images(len(entries['train']))}")
+        yield f"quarantine  {root / FILE}: training leaves out {_images(len(entries['train']))}"
     if entries["val"]:
-        lines.append(
-            f"validation  training refuses to run until the bad images of val ({len(entries['val'])}) are replaced"
-        )
+        yield f"validation  training refuses to run until the bad images of val ({len(entries['val'])}) are replaced"
+    if kept := sum(len(_of_a_person(listed)) for listed in before.values()):
+        yield f"quarantine  kept as a person has listed {'it' if kept == 1 else 'them'}: {_images(kept)}"
     if free := [f"{name}/{image}" for name, images in before.items() for image in images if image not in entries[name]]:
-        lines.append(f"quarantine  no longer listed, because they are good or gone: {some(free)}")
-    return "".join(f"{line}\n" for line in lines)
+        yield f"quarantine  no longer listed, because they are good or gone: {some(free)}"
 
 
 def _look(root: Path, workers: int) -> Findings:
@@ -219,9 +234,10 @@ def _images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"
 
 
-def _print(text: str) -> None:
-    """Write to the terminal; file names need not be valid text."""
-    sys.stdout.write(text.encode(errors="backslashreplace").decode())
+def show(text: str) -> None:
+    """Write to the terminal; file names need not be valid text, and the terminal need not know every character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,7 +35,7 @@ class Place(NamedTuple):
     @property
     def is_member(self) -> bool:
         """The file is an archive, the image a part of it."""
-        return self.path.endswith(".tar")
+        return self.path[-4:].lower() == ".tar"
 
     def __str__(self) -> str:
         return f"{self.path} at byte {self.offset}" if self.is_member else self.path
@@ -167,6 +167,16 @@ def fingerprint(classes: Sequence[str], names: Iterable[str], lengths: np.ndarra
     digest = hashlib.sha256(os.fsencode("\0".join(classes)) + b"\0\0")
     digest.update(os.fsencode("\0".join(stem(name) for name in names)) + b"\0\0")
     digest.update(lengths.astype("<i8").tobytes() + labels.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def places_digest(index: Index) -> str:
+    """Return the sha256 of files, numbers and offsets: where the images are, which the fingerprint leaves out.
+
+    The root is left out too, so that images which moved together with their index keep their digest.
+    """
+    digest = hashlib.sha256(os.fsencode("\0".join(index.files)) + b"\0\0")
+    digest.update(index.numbers.astype("<i8").tobytes() + index.offsets.astype("<i8").tobytes())
     return digest.hexdigest()
 
 

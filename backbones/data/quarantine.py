@@ -1,6 +1,7 @@
 """The images that a person or `verify` has ruled out: quarantine.tsv in the folder of the data set."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ HEADER = ("split", "name", "reason")
 
 SPLITS = ("train", "val")
 
+ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+"""Characters of a name that would break its line, and what stands for them there."""
+
 Entries = dict[str, dict[str, str]]
 """Split -> name in the index -> reason."""
 
@@ -23,6 +27,7 @@ Entries = dict[str, dict[str, str]]
 def read_quarantine(data_dir: str | Path) -> Entries:
     """Return the entries of ``data_dir``/quarantine.tsv; empty where there is no such file.
 
+    In a name, a backslash and t, n, r or a second backslash stand for tab, newline, carriage return and backslash.
     Raises UserError that names the line where it is not split, tab, name, tab, reason.
     """
     file = Path(data_dir) / FILE
@@ -38,7 +43,7 @@ def read_quarantine(data_dir: str | Path) -> Entries:
             continue
         if len(fields) != len(HEADER) or fields[0] not in SPLITS or not fields[1]:
             raise UserError(f"{file}, line {number}: expected train or val, a name and a reason, with tabs between.")
-        entries[fields[0]][fields[1]] = fields[2]
+        entries[fields[0]][_unescape(fields[1])] = fields[2]
     return entries
 
 
@@ -48,9 +53,7 @@ def write_quarantine(data_dir: str | Path, entries: Mapping[str, Mapping[str, st
     lines = ["\t".join(HEADER)]
     for split in SPLITS:
         for name, reason in sorted(entries.get(split, {}).items()):
-            if set(name) & set("\t\r\n"):
-                raise UserError(f"{name!r} cannot be written to {file}: rename the image.")
-            lines.append("\t".join((split, name, " ".join(reason.split()))))
+            lines.append("\t".join((split, _escape(name), " ".join(reason.split()))))
     partial = file.with_name(f"{FILE}.partial")
     with partial.open("wb") as opened:
         opened.write(os.fsencode("\n".join(lines) + "\n"))
@@ -58,6 +61,16 @@ def write_quarantine(data_dir: str | Path, entries: Mapping[str, Mapping[str, st
         os.fsync(opened.fileno())
     partial.replace(file)
     return file
+
+
+def _escape(name: str) -> str:
+    return name.translate(str.maketrans(ESCAPES))
+
+
+def _unescape(text: str) -> str:
+    """Undo :func:`_escape`; a backslash before anything else stands for itself."""
+    meant = {escaped: character for character, escaped in ESCAPES.items()}
+    return re.sub(r"\\[\\tnr]", lambda match: meant[match[0]], text)
 
 
 def without_quarantined(train: Index, quarantined: Mapping[str, str]) -> Index:

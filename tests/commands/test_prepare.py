@@ -1,6 +1,7 @@
 """``prepare`` writes the same index and shards from any layout, with any number of workers, after any interruption."""
 
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -161,6 +162,96 @@ def test_a_complete_folder_of_the_same_plan_is_left_as_it_is(sources, tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def rewrite_backwards(shard: Path) -> None:
+    """Write the pairs of image and class of a shard anew in the other order: as many bytes, a later time."""
+    with tarfile.open(shard) as archive:
+        contents = {member.name: archive.extractfile(member).read() for member in archive}  # pyright: ignore
+    before = shard.stat()
+    shard.write_bytes(pack(dict(reversed(contents.items()))))
+    assert shard.stat().st_size == before.st_size
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def test_a_shard_in_another_order_is_indexed_anew(sources, tmp_path: Path, capsys) -> None:
+    root = Path(shutil.copytree(sources["webdataset"], tmp_path / "in"))
+    run(root, tmp_path / "out")
+    rewrite_backwards(root / "imagenet1k-train-0001.tar")
+    run(root, tmp_path / "out")
+    assert "the images lie elsewhere now: the index was written anew" in capsys.readouterr().out
+    for index, images in zip(train_and_val(tmp_path / "out"), make_images().values(), strict=True):
+        found = {stem(index.names[row]): read(index, row) for row in range(len(index))}
+        assert found == {stem(name): content for name, content in images.items()}
+
+
+def test_an_index_that_was_refused_for_a_touched_archive_is_good_once_it_is_prepared_anew(
+    sources, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sources["webdataset"], tmp_path / "in"))
+    run(root, tmp_path / "out")
+    os.utime(root / "imagenet1k-train-0001.tar", ns=(0, 0))
+    with pytest.raises(UserError, match="prepare it anew"):
+        train_and_val(tmp_path / "out")
+    run(root, tmp_path / "out")
+    assert len(train_and_val(tmp_path / "out")[0]) == 24
+
+
+def test_an_image_with_another_ending_is_indexed_anew(sources, tmp_path: Path, capsys) -> None:
+    root = Path(shutil.copytree(sources["folder"], tmp_path / "in"))
+    run(root, tmp_path / "out")
+    image = next((root / "train" / WNIDS[0]).glob("*.JPEG"))
+    image.rename(image.with_suffix(".jpg"))
+    run(root, tmp_path / "out")
+    assert "the images lie elsewhere now" in capsys.readouterr().out
+    assert f"{WNIDS[0]}/{image.stem}.jpg" in list(train_and_val(tmp_path / "out")[0].names)
+    run(root, tmp_path / "out")
+    assert "complete already" in capsys.readouterr().out
+
+
+def test_images_that_lie_elsewhere_now_change_nothing_in_shards(sources, tmp_path: Path, capsys) -> None:
+    root = Path(shutil.copytree(sources["webdataset"], tmp_path / "in"))
+    run(root, tmp_path / "out", "--resize", "45")
+    before = files(tmp_path / "out")
+    rewrite_backwards(root / "imagenet1k-train-0001.tar")
+    run(root, tmp_path / "out", "--resize", "45")
+    assert "complete already" in capsys.readouterr().out
+    assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("broken", [Path.unlink, lambda shard: shard.write_bytes(shard.read_bytes()[:-512])])
+@pytest.mark.parametrize("shard", ["train-000001.tar", "val-000002.tar"])
+def test_a_shard_that_is_gone_or_cut_is_written_anew(
+    sources, tmp_path: Path, small_shards, capsys, broken, shard: str
+) -> None:
+    run(sources["folder"], tmp_path / "out", "--resize", "45")
+    before = files(tmp_path / "out")
+    broken(tmp_path / "out" / shard)
+    run(sources["folder"], tmp_path / "out", "--resize", "45")
+    assert files(tmp_path / "out") == before
+    assert "are written anew: 1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train.npz", "val.npz"])
+def test_a_damaged_index_is_written_anew(sources, tmp_path: Path, name: str) -> None:
+    run(sources["folder"], tmp_path / "out")
+    before = files(tmp_path / "out")
+    write(tmp_path / "out" / name, b"damaged")
+    run(sources["folder"], tmp_path / "out")
+    assert files(tmp_path / "out") == before
+
+
+def test_a_folder_whose_plan_knows_no_archives_is_completed(sources, tmp_path: Path) -> None:
+    run(sources["folder"], tmp_path / "out", "--resize", "45")
+    before = files(tmp_path / "out")
+    plan = json.loads(before["prepare.json"])
+    write(
+        tmp_path / "out" / "prepare.json",
+        json.dumps({name: plan[name] for name in plan if name != "archives"}).encode(),
+    )
+    assert len(train_and_val(tmp_path / "out")[0]) == 24
+    run(sources["folder"], tmp_path / "out", "--resize", "45")
+    assert files(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("words", [["--resize", "44"], ["--resize", "45", "--quality", "80"], [], ["--per-class", "2"]])
 def test_other_options_into_the_same_folder_are_refused_with_the_difference(
     sources, tmp_path: Path, words: list[str]
@@ -312,6 +403,13 @@ def test_a_disk_that_is_full_is_named_with_how_to_go_on(sources, tmp_path: Path,
     message = refusal(sources["folder"], tmp_path / "out", "--resize", "45")
     assert "No space left on device" in message
     assert "same command again" in message
+
+
+def test_a_note_with_a_name_that_is_no_text_can_be_shown(sources, tmp_path: Path, capsys) -> None:
+    root = Path(shutil.copytree(sources["folder"], tmp_path / "folder"))
+    write(root / "quarantine.tsv", b"split\tname\treason\ntrain\tn01440764/\xff.JPEG\tbad\n")
+    run(root, tmp_path / "out")
+    assert r"not in the data set: n01440764/\udcff.JPEG" in capsys.readouterr().out
 
 
 def test_the_plan_says_what_the_folder_was_made_from(sources, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The verify command: what it prints, what it writes, and how it ends."""
 
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from backbones.errors import UserError
 
 BAD_TRAIN, BAD_VAL = "train/cow/003.jpg", "val/bee/001.jpg"
 REASON = "it is empty"
+LISTED = f"verify: {REASON}"
+"""The same in the list."""
 
 
 @pytest.fixture
@@ -96,16 +99,43 @@ def test_a_bad_validation_image_stops_training_until_it_is_replaced(data, capsys
 def test_a_listed_image_that_is_still_bad_stays_listed(data, capsys):
     spoil(data / BAD_TRAIN, data / BAD_VAL)
     assert [run(data), run(data)] == [1, 1]
-    assert read_quarantine(data) == {"train": {"cow/003.jpg": REASON}, "val": {"bee/001.jpg": REASON}}
+    assert read_quarantine(data) == {"train": {"cow/003.jpg": LISTED}, "val": {"bee/001.jpg": LISTED}}
     assert "no longer listed" not in capsys.readouterr().out
 
 
 def test_an_image_that_is_good_again_leaves_the_list(data, capsys):
-    write_quarantine(data, {"train": {"cow/003.jpg": REASON}, "val": {"bee/001.jpg": REASON}})
+    write_quarantine(data, {"train": {"cow/003.jpg": LISTED}, "val": {"bee/001.jpg": LISTED}})
     assert run(data) == 0
     assert read_quarantine(data) == {"train": {}, "val": {}}
     shown = capsys.readouterr().out
     assert "no longer listed, because they are good or gone: train/cow/003.jpg, val/bee/001.jpg\n" in shown
+
+
+def test_what_a_person_has_listed_stays_with_its_reason(data, capsys):
+    spoil(data / BAD_TRAIN)
+    mine = {"train": {"dog/001.jpg": "a cat", "ant/002.jpg": ""}, "val": {}}
+    write_quarantine(data, mine | {"train": mine["train"] | {"cow/004.jpg": LISTED}})
+    assert run(data) == 1
+    assert read_quarantine(data) == {"train": mine["train"] | {"cow/003.jpg": LISTED}, "val": {}}
+    shown = capsys.readouterr().out
+    assert "quarantine  kept as a person has listed them: 2 images\n" in shown
+    assert "training leaves out 3 images\n" in shown
+    assert "no longer listed, because they are good or gone: train/cow/004.jpg\n" in shown
+
+
+def test_a_bad_image_that_a_person_has_listed_keeps_the_reason_of_the_person(data):
+    spoil(data / BAD_TRAIN)
+    write_quarantine(data, {"train": {"cow/003.jpg": "a copy"}})
+    assert run(data) == 1
+    assert read_quarantine(data)["train"] == {"cow/003.jpg": "a copy"}
+
+
+def test_one_bad_image_with_a_name_that_breaks_lines_does_not_lose_the_list(data):
+    shutil.move(data / "train/cow/004.jpg", data / "train/cow/a\tb\n.jpg")
+    spoil(data / BAD_TRAIN, data / "train/cow/a\tb\n.jpg")
+    assert run(data) == 1
+    assert list(train_and_val(data)[0].names).count("cow/a\tb\n.jpg") == 0
+    assert len(read_quarantine(data)["train"]) == 2
 
 
 def test_a_damaged_list_is_refused_before_the_work(data, monkeypatch):
@@ -174,6 +204,14 @@ def test_a_file_name_that_is_no_text_can_be_shown(data, capsys):
     assert run(data) == 1
     assert r"cow/\udcff.jpg: it is empty" in capsys.readouterr().out
     assert len(train_and_val(data)[0]) == 64
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_every_name(data, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr("sys.stdout", terminal)
+    verify.show("cow/\udcff\u00e9.jpg\n")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == rb"cow/\udcff\xe9.jpg" + b"\n"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_an_interrupted_run_writes_nothing(data, capsys, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """The index itself: its order, its fingerprint, its parts, and the file that it is written to."""
 
+import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.data.index import Index, Place, Row, Strings, make_index, read_index, some, stem, write_index
+from backbones.data.index import (
+    Index,
+    Place,
+    Row,
+    Strings,
+    make_index,
+    places_digest,
+    read_index,
+    some,
+    stem,
+    write_index,
+)
 from backbones.errors import UserError
 
 ROWS = [
@@ -56,6 +69,25 @@ def test_the_fingerprint_follows_names_labels_and_lengths_only(index: Index, tmp
     assert (changed.fingerprint == index.fingerprint) == ("file" in change)
 
 
+@pytest.mark.parametrize("change", [{"file": "three.tar"}, {"file": "two.tar"}, {"offset": 513}])
+def test_the_digest_of_places_follows_what_the_fingerprint_leaves_out(index: Index, change: dict) -> None:
+    changed = make_index(index.root, CLASSES, [ROWS[0]._replace(**change), *ROWS[1:]])
+    assert changed.fingerprint == index.fingerprint
+    assert places_digest(changed) != places_digest(index)
+
+
+def test_the_digest_of_places_is_the_sha256_of_files_numbers_and_offsets(index: Index) -> None:
+    files = b"two.tar\0cat/x.1.jpg\0one.tar\0\0"
+    places = struct.pack("<8q", 0, 1, 2, 2, 1024, 0, 2048, 512)
+    assert places_digest(index) == hashlib.sha256(files + places).hexdigest()
+
+
+def test_the_digest_of_places_is_the_same_after_a_move_and_from_a_file(index: Index, tmp_path: Path) -> None:
+    write_index(index, tmp_path / "x.npz")
+    moved = make_index(tmp_path / "elsewhere", CLASSES, ROWS)
+    assert places_digest(read_index(tmp_path / "x.npz")) == places_digest(moved) == places_digest(index)
+
+
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"two images of one name: dog/b\.JPEG"):
         make_index(tmp_path, CLASSES, [*ROWS, ROWS[0]._replace(offset=9)])
@@ -78,6 +110,13 @@ def test_strings_end_where_a_list_ends(place: int) -> None:
 def test_an_image_in_an_archive_is_described_with_its_name(index: Index) -> None:
     assert index.describe(1) == f"{index.root}/cat/x.1.jpg"
     assert index.describe(3) == f"dog/b.JPEG in {index.root}/one.tar at byte 512"
+
+
+@pytest.mark.parametrize(
+    ("path", "member"), [("x.tar", True), ("x.TAR", True), ("x.tar.jpg", False), ("xtar", False), ("x.jpg", False)]
+)
+def test_an_archive_is_known_by_its_ending(path: str, member: bool) -> None:
+    assert Place(path, 0, 1).is_member == member
 
 
 def test_a_part_is_the_index_of_these_images_alone(index: Index) -> None:

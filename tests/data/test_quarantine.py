@@ -48,9 +48,23 @@ def test_a_list_without_its_header_is_refused(tmp_path: Path) -> None:
         read_quarantine(tmp_path)
 
 
-def test_a_name_that_would_break_its_line_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="rename the image"):
-        write_quarantine(tmp_path, {"train": {"a\tb.jpg": "bad"}})
+def test_a_name_that_would_break_its_line_is_written_with_backslashes(tmp_path: Path) -> None:
+    file = write_quarantine(tmp_path, {"train": {"a\tb\rc\nd\\e.jpg": "bad"}})
+    assert file.read_bytes() == HEADER + b"train\t" + rb"a\tb\rc\nd\\e.jpg" + b"\tbad\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb.jpg", "a\nb.jpg", "a\r", "a\\tb.jpg", "a\\\tb.jpg", "a\\", "\\\\n\n", "\udcff\t"]
+)
+def test_any_name_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    entries = {"train": {name: "bad", "b/2.jpg": "bad"}, "val": {}}
+    write_quarantine(tmp_path, entries)
+    assert read_quarantine(tmp_path) == entries
+
+
+def test_a_backslash_that_a_person_wrote_before_another_letter_stands_for_itself(tmp_path: Path) -> None:
+    write(tmp_path / "quarantine.tsv", HEADER + b"train\tb/\\2.jpg\tbad\n")
+    assert read_quarantine(tmp_path)["train"] == {"b/\\2.jpg": "bad"}
 
 
 def test_names_that_are_not_there_are_noted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import warnings
 from PIL import Image, features
 from PIL import __version__ as pillow
 
+from backbones.data.reading.encoded import BadImageError, to_rgb
 from backbones.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
@@ -31,7 +32,9 @@ def shrink(content: bytes, short_side: int, quality: int) -> bytes:
                 size = shrunk(image.width, image.height, short_side)
                 if image.format == "JPEG" and image.mode in KEPT_MODES and size == image.size:
                     return content
-                return _jpeg(image.convert("RGB"), size, quality)
+                return _jpeg(to_rgb(image), size, quality)
+    except BadImageError as error:
+        raise UserError(str(error)) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(_reason(error)) from error
 

@@ -4,6 +4,7 @@ import io
 import struct
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -14,6 +15,9 @@ MAX_BYTES = 32 * 2**20
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused undecoded: a small file can name a size that no memory holds."""
+
+WHITE = 65_535
+"""Of grey with 16 bits."""
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\xae\x42\x60\x82"}
@@ -69,9 +73,24 @@ def decode(data: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image with three channels of 8 bits; BadImageError where its numbers have no known white.
+
+    16-bit grey is divided by 257 and rounded, as DALI does; PIL alone would make white of all that is above 255.
+    """
+    if image.mode == "F":
+        raise BadImageError("its pixels are floating-point numbers")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > WHITE:
+        raise BadImageError(f"its pixels lie in [{pixels.min()}, {pixels.max()}], not in the [0, {WHITE}] of 16 bits")
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -17,6 +17,9 @@ SHAPE = "train/CLASS/*.jpg and val/CLASS/*.jpg (ImageFolder)"
 
 VALIDATION_FOLDERS = ("val", "validation")
 
+COMPANIONS = frozenset({"csv", "json", "txt", "xml"})
+"""Endings of what may well lie beside images; a note names other files first."""
+
 
 class Image(NamedTuple):
     """An image file that was found."""
@@ -39,6 +42,8 @@ class Listing(NamedTuple):
     """Symbolic links that point nowhere."""
     unfollowed: list[str]
     """Symbolic links to folders."""
+    others: list[str]
+    """Files that are no images by their ending."""
 
 
 class Top(NamedTuple):
@@ -98,7 +103,9 @@ def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
     _require_images(root, top.classes, [len(images) for images in kept])
     rows = (Row(label, image.path, image.path, 0, image.length) for label, each in enumerate(kept) for image in each)
     unfollowed = top.unfollowed + [path for listing in listings for path in listing.unfollowed]
-    return make_index(root, tuple(top.classes), rows, tuple(_notes(root, top.loose, unfollowed, sorted(repeated))))
+    others = [path for listing in listings for path in listing.others]
+    notes = tuple(_notes(root, top.loose, unfollowed, sorted(repeated), others))
+    return make_index(root, tuple(top.classes), rows, notes)
 
 
 def list_top(root: Path) -> Top:
@@ -120,7 +127,7 @@ def list_top(root: Path) -> Top:
 
 def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listing:
     """Return the images in and below ``folder``; each path begins with ``prefix``."""
-    listing = Listing([], [], [])
+    listing = Listing([], [], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
             path = prefix + entry.name
@@ -131,12 +138,15 @@ def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listi
                 listing.images.extend(below.images)
                 listing.broken.extend(below.broken)
                 listing.unfollowed.extend(below.unfollowed)
+                listing.others.extend(below.others)
             elif _is_broken(entry):
                 listing.broken.append(path)
             elif entry.is_dir():
                 listing.unfollowed.append(path)
             elif _is_image(entry.name):
                 listing.images.extend(_image(entry, path, linked=linked))
+            else:
+                listing.others.append(path)
     return listing
 
 
@@ -157,7 +167,11 @@ def _is_broken(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in SUFFIXES
+    return _ending(name) in SUFFIXES
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 def _image(entry: os.DirEntry[str], path: str, *, linked: bool) -> Iterator[Image]:
@@ -196,10 +210,15 @@ def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> No
         raise UserError(f"{root} has classes without images: {some(empty)}.\nAdd their images or remove the folders.")
 
 
-def _notes(root: Path, loose: list[str], unfollowed: list[str], repeated: list[str]) -> Iterator[str]:
+def _notes(
+    root: Path, loose: list[str], unfollowed: list[str], repeated: list[str], others: list[str]
+) -> Iterator[str]:
     if loose:
         yield f"{root}: {len(loose)} images outside of class folders are left out: {some(loose)}"
     if unfollowed:
         yield f"{root}: {len(unfollowed)} symbolic links to folders are not followed: {some(sorted(unfollowed))}"
     if repeated:
         yield f"{root}: {len(repeated)} symbolic links reach an image again, which is walked once: {some(repeated)}"
+    if others:
+        names = some(sorted(others, key=lambda path: (_ending(path) in COMPANIONS, path)))
+        yield f"{root}: {len(others)} files in class folders do not end as images do and are left out: {names}"

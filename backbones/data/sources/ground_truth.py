@@ -54,9 +54,9 @@ def find_ground_truth(folders: Sequence[Path]) -> GroundTruth | None:
 def label(truth: GroundTruth, images: Iterable[Unlabelled], where: Path) -> tuple[tuple[str, ...], list[Row]]:
     """Return the classes and the rows of ``images``, which lie in ``where``; each is named WNID/NAME.
 
-    Raises UserError where an image has no row in the ground truth, or a row no image.
+    Raises UserError where an image has no row in the ground truth, a row no image, or a row two images.
     """
-    by_name = {stem(image.name): image for image in images}
+    by_name = _by_name(images, where)
     if unknown := sorted(by_name.keys() - truth.classes.keys()):
         raise UserError(f"{truth.file} does not tell the class of {some(unknown)} in {where}.\nRemove these images.")
     if missing := sorted(truth.classes.keys() - by_name.keys()):
@@ -72,21 +72,42 @@ def label(truth: GroundTruth, images: Iterable[Unlabelled], where: Path) -> tupl
     ]
 
 
+def _by_name(images: Iterable[Unlabelled], where: Path) -> dict[str, Unlabelled]:
+    """Return the images by their names without endings; UserError names two that have one."""
+    by_name: dict[str, Unlabelled] = {}
+    for image in images:
+        other = by_name.setdefault(stem(image.name), image)
+        if other is not image:
+            both = " and ".join(f"{each.name} ({each.file}, byte {each.offset})" for each in sorted((other, image)))
+            raise UserError(f"{where} has two images of one name: {both}.\nRemove one of them.")
+    return by_name
+
+
 def read_solution(file: Path) -> GroundTruth:
-    """Read Kaggle's table: ImageId, and PredictionString that begins with the WNID of the image."""
+    """Read Kaggle's table: ImageId, and PredictionString that begins with the WNID of the image.
+
+    Raises UserError, with file and line, where the table is damaged or contradicts itself.
+    """
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
         rows = csv.DictReader(opened)
-        if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
-            raise UserError(f"{file} has no columns ImageId and PredictionString.\nDownload it again from Kaggle.")
-        classes: dict[str, str] = {}
-        for row in rows:
-            name, words = stem(row["ImageId"] or ""), (row["PredictionString"] or "").split()
-            if not name or not words:
-                raise UserError(f"{file}, line {rows.line_num}: the image or its class is missing.")
-            if classes.setdefault(name, words[0]) != words[0]:
-                raise UserError(f"{file}, line {rows.line_num}: {name} has two classes.")
-            classes[name] = words[0]
-    return GroundTruth(file, classes)
+        try:
+            return GroundTruth(file, _classes_of(rows, file))
+        except csv.Error as error:
+            # line_num counts the lines that were read whole
+            raise UserError(f"{file}, line {rows.line_num + 1}: {error}.\nDownload it again from Kaggle.") from None
+
+
+def _classes_of(rows: "csv.DictReader[str]", file: Path) -> dict[str, str]:
+    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+        raise UserError(f"{file} has no columns ImageId and PredictionString.\nDownload it again from Kaggle.")
+    classes: dict[str, str] = {}
+    for row in rows:
+        name, words = stem(row["ImageId"] or ""), (row["PredictionString"] or "").split()
+        if not name or not words:
+            raise UserError(f"{file}, line {rows.line_num}: the image or its class is missing.")
+        if classes.setdefault(name, words[0]) != words[0]:
+            raise UserError(f"{file}, line {rows.line_num}: {name} has two classes.")
+    return classes
 
 
 def read_devkit(devkit: Path) -> GroundTruth:

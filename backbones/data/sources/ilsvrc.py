@@ -29,7 +29,7 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
 
 
 def _train(file: Path, executor: Executor | None) -> Index:
-    archives = {PurePosixPath(each.name).stem: each for each in members(file) if each.name.endswith(".tar")}
+    archives = _class_archives(file)
     if not archives:
         raise UserError(f"{file} holds no archives nXXXXXXXX.tar, one for each class.\nDownload it again.")
     classes = tuple(sorted(archives))
@@ -42,6 +42,16 @@ def _train(file: Path, executor: Executor | None) -> Index:
         for image in images
     )
     return make_index(file.parent, classes, rows)
+
+
+def _class_archives(file: Path) -> dict[str, Member]:
+    """Return the archive of each class by WNID."""
+    archives: dict[str, Member] = {}
+    for each in members(file):
+        wnid, ending = PurePosixPath(each.name).stem, PurePosixPath(each.name).suffix
+        if ending.lower() == ".tar" and archives.setdefault(wnid, each) is not each:
+            raise UserError(f"{file} holds two archives of one class: {archives[wnid].name} and {each.name}.")
+    return archives
 
 
 def _val(file: Path) -> Index:

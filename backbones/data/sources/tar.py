@@ -14,6 +14,10 @@ COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\x00": "unxz",
 """First bytes of a compressed file, and the program that undoes it."""
 
 
+MOST_PADDING = 2**20
+"""Bytes of zeros that may end an archive. tar fills its last record: 10,240 bytes, more with a blocking factor."""
+
+
 class Member(NamedTuple):
     """One plain file in an archive."""
 
@@ -56,10 +60,24 @@ def _members(window: "BinaryIO | _Window", where: str) -> Iterator[Member]:
             if not info.isdir():
                 _require_plain(info, where)
                 yield Member(info.name, info.offset_data, info.size)
-        window.seek(archive.offset)
-        # tarfile ends quietly at a header that it cannot read; a sound archive ends with a block of zeros
-        if window.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise _damaged(where, f"no end and no sound header at byte {archive.offset}")
+        _require_end(window, archive.offset, where)
+
+
+def _require_end(window: "BinaryIO | _Window", start: int, where: str) -> None:
+    """Raise UserError unless a block of zeros lies at ``start``, and nothing but some more zeros behind it.
+
+    tarfile ends quietly at a header that it cannot read and at the first zeros, which may be a hole in the archive.
+    """
+    window.seek(start)
+    rest = window.read(MOST_PADDING + 1)
+    zeros = len(rest) - len(rest.lstrip(b"\0"))
+    if zeros < tarfile.BLOCKSIZE:
+        raise _damaged(where, f"no end and no sound header at byte {start}")
+    if zeros < len(rest):
+        again = f"it ends at byte {start} and goes on at byte {start + zeros}"
+        raise _damaged(where, f"{again}: a part is missing, or archives were joined")
+    if zeros > MOST_PADDING:
+        raise _damaged(where, f"more than {MOST_PADDING:,} zeros from byte {start} on: the download was not completed")
 
 
 def _require_plain(info: tarfile.TarInfo, where: str) -> None:

@@ -1,5 +1,6 @@
 """WebDataset: tar shards with KEY.jpg and KEY.cls, the class as a number or a name; images are read in place."""
 
+import codecs
 import os
 import re
 from collections import defaultdict
@@ -22,7 +23,7 @@ NAMES: dict[Split, str] = {"train": "train", "val": "val|validation"}
 CLASS_FILES = ("classes.txt", "classnames.txt")
 """Where the folder of the shards may name its classes: line k is class k, counted from 0."""
 
-OTHERS = "ILSVRC2012_img_"
+OTHERS = ("ILSVRC2012_img_", "ILSVRC2012_bbox_", "ILSVRC2012_devkit_")
 """The official archives begin so; they are no shards."""
 
 LONGEST_CLASS = 1_000
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
 
 def found(root: Path) -> bool:
     """Tell whether there are shards that are not part of a prepared index."""
-    return not is_prepared(root) and any(find_shards(root, split) for split in NAMES)
+    return not is_prepared(root) and any(_matching(root, split) for split in NAMES)
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
@@ -54,19 +55,33 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
 
 
 def find_shards(root: Path, split: Split) -> list[Path]:
-    """Return the archives in ``root`` whose names have the word of ``split``, sorted."""
-    word = re.compile(rf"(?<![a-z])({NAMES[split]})(?![a-z]).*\.(tar|tgz|tar\.\w+)", re.IGNORECASE)
-    return sorted(path for path in root.iterdir() if word.search(path.name) and not path.name.startswith((OTHERS, ".")))
+    """Return the archives in ``root`` whose names have the word of ``split``, sorted.
+
+    An ending such as .tgz or .tar.part is found too, for :func:`scan_shards` to refuse. Raises UserError where a name
+    has the words of both splits.
+    """
+    if both := sorted({path.name for path in _matching(root, "train")} & {p.name for p in _matching(root, "val")}):
+        raise UserError(
+            f"{root} has shards whose names say both train and val: {some(both)}.\n"
+            "Rename them, or name the shards you mean with `python -m backbones prepare --train ... --val ...`."
+        )
+    return _matching(root, split)
 
 
 def scan_shards(root: Path, shards: Sequence[Path], names: Sequence[str] | None, executor: Executor | None) -> Index:
     """Return the images of ``shards``; ``names`` of the classes 0, 1, ... where the shards have numbers.
 
     Without names a class is called by its number, with zeros before it so that the names sort like the numbers.
-    Raises UserError, with shard and key, for an image without class, a class without image, and what comes twice.
+    Raises UserError, with shard and key, for an image without class, a class without image, and what comes twice;
+    and for a shard whose name does not end in .tar, in any case.
     """
     if missing := [str(path) for path in shards if not path.is_file()]:
         raise UserError(f"Shards that are not there: {some(missing)}.")
+    if wrong := [str(path) for path in shards if path.suffix.lower() != ".tar"]:
+        raise UserError(
+            f"Shards whose names do not end in .tar: {some(wrong)}.\n"
+            "Decompress those that are compressed (gunzip, unzstd), and complete, rename or remove the others."
+        )
     samples = [sample for found in spread(_read_shard, list(shards), executor) for sample in found]
     if not samples:
         raise UserError(f"{some([str(path) for path in shards])}: no images with classes in there.\nExpected {SHAPE}.")
@@ -89,12 +104,20 @@ def read_class_names(file: Path) -> list[str]:
     """Return the lines of ``file``; UserError where one is empty or comes twice."""
     if not file.is_file():
         raise UserError(f"There is no file {file} with the names of the classes.")
-    names = [line.strip() for line in os.fsdecode(file.read_bytes()).rstrip().split("\n")]
+    content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    names = [line.strip() for line in os.fsdecode(content).rstrip().split("\n")]
     if "" in names:
         raise UserError(f"{file}, line {names.index('') + 1}: the name of a class is missing.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{file} names two classes alike: {some(twice)}.")
     return names
+
+
+def _matching(root: Path, split: Split) -> list[Path]:
+    word = re.compile(rf"(?<![a-z])({NAMES[split]})(?![a-z]).*\.(tar|tgz)([^a-z].*)?\Z", re.IGNORECASE)
+    return sorted(
+        path for path in root.iterdir() if word.search(path.name) and not path.name.startswith((*OTHERS, "."))
+    )
 
 
 def _row(root: Path, sample: Sample, name: str, number: dict[str, int]) -> Row:
@@ -115,6 +138,11 @@ def _read_shard(shard: Path) -> list[Sample]:
             if key in images:
                 raise UserError(f"{shard}: two images have the key {key!r}: {images[key][0].name}, {member.name}.")
             images[key] = (member, suffix)
+        elif suffix.rpartition(".")[2] in {"cls", *SUFFIXES}:
+            raise UserError(
+                f"{shard}: {member.name!r} is neither image nor class: the key ends at the first dot.\n"
+                "Pack the shard anew, without dots in its keys."
+            )
     if alone := sorted(images.keys() - labels.keys()):
         raise UserError(f"{shard}: images without a .cls: {some(alone)}.")
     if alone := sorted(labels.keys() - images.keys()):
@@ -172,7 +200,7 @@ def _require_sequence(root: Path, shards: Sequence[Path]) -> None:
     """Raise UserError where a number is missing among shards that are numbered: a part would go unnoticed."""
     series: dict[tuple[str, str], set[int]] = defaultdict(set)
     for path in shards:
-        if match := re.fullmatch(r"(.*?)(\d+)((?:-of-\d+)?\.tar)", path.name):
+        if match := re.fullmatch(r"(.*?)(\d+)((?:-of-\d+)?\.tar)", path.name, re.IGNORECASE):
             series[match[1], match[3]].add(int(match[2]))
     for (before, after), numbers in series.items():
         total = re.search(r"-of-(\d+)", after)

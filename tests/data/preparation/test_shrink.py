@@ -59,6 +59,21 @@ def test_any_other_small_image_becomes_an_rgb_jpeg_of_its_size(mode: str, kind: 
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (90, 60))
 
 
+def test_16_bit_grey_becomes_the_same_grey_of_8_bits() -> None:
+    ramp = np.arange(61 * 83).reshape(61, 83) * 65_535 // (61 * 83 - 1)
+    written = io.BytesIO()
+    Image.fromarray(ramp.astype(np.uint16)).save(written, format="PNG")
+    ours = np.asarray(opened(shrink(written.getvalue(), 500, quality=100))).astype(float)
+    assert np.abs(ours - ramp[..., None] / 257).mean() < 1
+
+
+def test_floating_point_grey_is_refused_in_words() -> None:
+    written = io.BytesIO()
+    Image.new("F", (90, 60), 0.5).save(written, format="TIFF")
+    with pytest.raises(UserError, match="floating-point"):
+        shrink(written.getvalue(), 30, quality=90)
+
+
 def test_quality_is_obeyed() -> None:
     content = encoded()
     assert len(shrink(content, 40, quality=95)) > 1.5 * len(shrink(content, 40, quality=50))

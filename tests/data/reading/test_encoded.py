@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from backbones.data.reading.encoded import BadImageError, Header, decode, is_whole, read_header
@@ -103,3 +105,47 @@ def test_decoding_is_strict_about_a_missing_end() -> None:
     assert decode(data).size == (83, 61)
     with pytest.raises(BadImageError, match="truncated"):
         decode(data[: len(data) // 2])
+
+
+def deep_grey(kind: str, mode: str = "I;16", most: int = 65_535, **options) -> bytes:
+    """An image of 16-bit grey noise whose first row is black and whose last row is ``most``."""
+    noise = np.random.default_rng(0).integers(0, most + 1, (61, 83))
+    noise[0], noise[-1] = 0, most
+    dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4", "F": "<f4"}[mode]
+    stream = io.BytesIO()
+    Image.frombytes(mode, (83, 61), noise.astype(dtype).tobytes()).save(stream, format=kind, **options)
+    return stream.getvalue()
+
+
+def decoded_by_dali(data: bytes) -> np.ndarray:
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None)
+    with pipeline:
+        stored = fn.external_source(source=lambda: [np.frombuffer(data, np.uint8)])
+        pipeline.set_outputs(fn.decoders.image(stored, device="cpu"))
+    return np.asarray(pipeline.run()[0].as_cpu().at(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B"), ("PPM", "I"), ("JPEG2000", "I;16")],
+)
+def test_16_bit_grey_is_what_dali_makes_of_it(kind: str, mode: str) -> None:
+    data = deep_grey(kind, "I;16" if mode == "I" else mode)
+    assert Image.open(io.BytesIO(data)).mode == mode
+    theirs = decoded_by_dali(data).astype(int)
+    ours = np.asarray(decode(data)).astype(int)
+    assert ours.shape == (61, 83, 3)
+    assert np.abs(ours - theirs).max() == 0
+
+
+@pytest.mark.parametrize(("mode", "most"), [("I", 70_000), ("F", 1)])
+def test_grey_whose_white_is_unknown_is_refused(mode: str, most: int) -> None:
+    with pytest.raises(BadImageError, match="its pixels"):
+        decode(deep_grey("TIFF", mode, most))
+
+
+def test_grey_below_black_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.new("I", (8, 8), -1).save(stream, format="TIFF")
+    with pytest.raises(BadImageError, match=r"its pixels lie in \[-1, -1\]"):
+        decode(stream.getvalue())

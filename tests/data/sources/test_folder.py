@@ -19,7 +19,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def test_files_are_found_below_classes_sorted_and_labelled(tmp_path: Path) -> None:
-    names = ("b/2.jpg", "b/deep/er/1.PNG", "a/9.JPEG", "a/10.jpg", "a/notes.txt", "a/._9.jpg", ".cache/1.jpg")
+    names = ("b/2.jpg", "b/deep/er/1.PNG", "a/9.JPEG", "a/10.jpg", "a/._9.jpg", "a/.notes.txt", ".cache/1.jpg")
     index = scan_folder(touch(tmp_path, *names))
     assert index.classes == ("a", "b")
     assert list(index.names) == ["a/10.jpg", "a/9.JPEG", "b/2.jpg", "b/deep/er/1.PNG"]
@@ -116,6 +116,14 @@ def test_images_outside_of_class_folders_are_left_out_and_named(tmp_path: Path) 
     index = scan_folder(touch(tmp_path, "a/1.jpg", "loose.jpg", "readme.txt"))
     assert list(index.names) == ["a/1.jpg"]
     assert index.notes == (f"{tmp_path}: 1 images outside of class folders are left out: loose.jpg",)
+
+
+def test_files_of_other_endings_in_class_folders_are_counted_and_the_odd_ones_named_first(tmp_path: Path) -> None:
+    texts = [f"a/{k}.txt" for k in range(9)]
+    index = scan_folder(touch(tmp_path, "a/1.jpg", *texts, "a/x.jfif", "a/deep/y.heic", "a/.z.jfif", "readme.txt"))
+    names = "a/deep/y.heic, a/x.jfif, a/0.txt, a/1.txt, a/2.txt and 6 more"
+    left_out = f"{tmp_path}: 11 files in class folders do not end as images do and are left out: {names}"
+    assert (list(index.names), index.notes) == (["a/1.jpg"], (left_out,))
 
 
 def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision.datasets.imagenet
 
+from backbones.data.index import Split
 from backbones.data.sources.ground_truth import read_devkit
 from backbones.data.sources.ilsvrc import scan
 from backbones.errors import UserError
@@ -17,7 +18,7 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 
 
-def refusal(root: Path, split="val") -> str:
+def refusal(root: Path, split: Split = "val") -> str:
     with pytest.raises(UserError) as caught:
         scan(root, split)
     return str(caught.value)
@@ -92,6 +93,28 @@ def test_a_class_without_images_is_named(ilsvrc: Path) -> None:
 def test_images_that_were_packed_without_class_archives_are_refused(ilsvrc: Path) -> None:
     write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764/n01440764_1.JPEG": b"x"}))
     assert "no archives nXXXXXXXX.tar" in refusal(ilsvrc, "train")
+
+
+@pytest.mark.parametrize("second", ["again/n01440764.tar", "n01440764.TAR"])
+def test_two_archives_of_one_class_are_refused_with_both_names(ilsvrc: Path, second: str) -> None:
+    contents = {"n01440764.tar": pack({"n01440764_1.JPEG": b"x"}), second: pack({"n01440764_2.JPEG": b"x"})}
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack(contents))
+    assert f"two archives of one class: n01440764.tar and {second}." in refusal(ilsvrc, "train")
+
+
+def test_a_hole_in_the_archive_of_one_class_is_refused_by_its_name(ilsvrc: Path) -> None:
+    hole = pack({"n01440764_1.JPEG": b"x", "n01440764_2.JPEG": b"y"})
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764.tar": hole[:1024] + bytes(512) + hole[1536:]}))
+    assert "n01440764.tar in " in refusal(ilsvrc, "train")
+
+
+def test_two_validation_images_that_differ_in_their_endings_are_refused(ilsvrc: Path, images: Images) -> None:
+    name = "ILSVRC2012_val_00000001"
+    contents = {Path(each).name: content for each, content in images["val"].items()} | {f"{name}.jpg": b"x"}
+    write(ilsvrc / "ILSVRC2012_img_val.tar", pack(contents))
+    message = refusal(ilsvrc)
+    assert f"two images of one name: {name}.JPEG (ILSVRC2012_img_val.tar, byte " in message
+    assert f" and {name}.jpg (ILSVRC2012_img_val.tar, byte " in message
 
 
 def test_a_missing_archive_is_named(ilsvrc: Path) -> None:

@@ -88,6 +88,25 @@ def test_another_table_is_refused(kaggle: Path) -> None:
     assert "no columns ImageId and PredictionString" in refusal(kaggle)
 
 
+@pytest.mark.parametrize("line", [2, 8])
+def test_a_field_that_is_too_long_is_refused_by_line(kaggle: Path, line: int) -> None:
+    lines = (kaggle / "LOC_val_solution.csv").read_text().splitlines(keepends=True)
+    lines[line - 1] = "x" * 200_000 + "\n"
+    (kaggle / "LOC_val_solution.csv").write_text("".join(lines))
+    assert f"LOC_val_solution.csv, line {line}: field larger" in refusal(kaggle)
+
+
+def test_a_header_that_is_too_long_is_refused_as_the_first_line(kaggle: Path) -> None:
+    (kaggle / "LOC_val_solution.csv").write_bytes(b"\0" * 200_000)
+    assert "LOC_val_solution.csv, line 1: field larger" in refusal(kaggle)
+
+
+def test_two_flat_images_that_differ_in_their_endings_are_refused(kaggle: Path) -> None:
+    (kaggle / CLS_LOC / "val" / "ILSVRC2012_val_00000001.jpg").write_bytes(b"x")
+    both = "ILSVRC2012_val_00000001.JPEG (ILSVRC2012_val_00000001.JPEG, byte 0) and ILSVRC2012_val_00000001.jpg "
+    assert both in refusal(kaggle)
+
+
 def test_a_broken_link_among_flat_images_is_named(kaggle: Path) -> None:
     image = kaggle / CLS_LOC / "val" / "ILSVRC2012_val_00000001.JPEG"
     image.unlink()

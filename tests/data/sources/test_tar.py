@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -103,6 +104,60 @@ def test_a_damaged_header_in_the_middle_is_refused_not_taken_for_the_end(tmp_pat
     second = WHOLE.index(b"deep/b.jpg")
     damaged[second : second + 100] = b"\xff" * 100
     assert f"no sound header at byte {second}" in refusal(tmp_path / "x.tar", bytes(damaged))
+
+
+def test_a_hole_of_zeros_is_refused_not_taken_for_the_end(tmp_path: Path) -> None:
+    second = WHOLE.index(b"deep/b.jpg")
+    damaged = WHOLE[:second] + bytes(1024) + WHOLE[second + 1024 :]
+    again = next(k for k in range(second + 1024, len(WHOLE)) if WHOLE[k])
+    assert f"ends at byte {second} and goes on at byte {again}" in refusal(tmp_path / "x.tar", damaged)
+
+
+def test_a_header_of_zeros_is_refused_not_taken_for_the_end(tmp_path: Path) -> None:
+    second = WHOLE.index(b"deep/b.jpg")
+    damaged = WHOLE[:second] + bytes(512) + WHOLE[second + 512 :]
+    assert f"ends at byte {second} and goes on at byte {second + 512}" in refusal(tmp_path / "x.tar", damaged)
+
+
+def test_archives_that_were_joined_are_refused(tmp_path: Path) -> None:
+    first, second = pack({"a.jpg": b"A"}), pack({"b.jpg": b"B"})
+    assert f"goes on at byte {len(first)}: " in refusal(tmp_path / "x.tar", first + second)
+
+
+def test_a_single_byte_at_the_very_end_is_refused(tmp_path: Path) -> None:
+    assert f"goes on at byte {len(WHOLE) - 1}: " in refusal(tmp_path / "x.tar", WHOLE[:-1] + b"x")
+
+
+def test_a_hole_in_an_archive_in_an_archive_is_refused_by_its_name(tmp_path: Path) -> None:
+    hole = pack({"x.jpg": b"x", "y.jpg": b"y"})
+    hole = hole[:1024] + bytes(512) + hole[1536:]
+    outer = write(tmp_path / "x.tar", pack({"first.tar": hole, "second.tar": pack(CONTENTS)}))
+    with pytest.raises(UserError, match=r"first\.tar in .*x\.tar is truncated.* ends at byte 1024 .* at byte 1536:"):
+        members(outer, members(outer)[0])
+
+
+@pytest.mark.parametrize("blocks", [1, 20, 2048])
+def test_the_records_of_gnu_tar_may_be_of_any_usual_size(tmp_path: Path, blocks: int) -> None:
+    write(tmp_path / "a.jpg", b"A" * 700)
+    subprocess.run(["tar", f"--blocking-factor={blocks}", "-cf", "x.tar", "a.jpg"], cwd=tmp_path, check=True)
+    assert members(tmp_path / "x.tar") == [Member("a.jpg", 512, 700)]
+
+
+@pytest.mark.parametrize(("zeros", "sound"), [(2**20, True), (2**20 + 1, False)])
+def test_more_zeros_than_a_record_needs_are_refused(tmp_path: Path, zeros: int, sound: bool) -> None:
+    content = WHOLE[:END] + bytes(zeros)
+    if sound:
+        assert len(members(write(tmp_path / "x.tar", content))) == len(CONTENTS)
+    else:
+        assert f"more than 1,048,576 zeros from byte {END} on" in refusal(tmp_path / "x.tar", content)
+
+
+def test_a_hole_of_many_gigabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
+    """A sparse file of 64 GiB: reading it would take minutes."""
+    with write(tmp_path / "x.tar", WHOLE).open("r+b") as file:
+        file.truncate(2**36)
+    with pytest.raises(UserError, match="more than 1,048,576 zeros"):
+        members(tmp_path / "x.tar")
 
 
 @given(place=st.integers(0, END - 1), value=st.integers(0, 255))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones.data.sources.webdataset import find_shards, found, scan, scan_shards
+from backbones.data.sources.webdataset import find_shards, found, read_class_names, scan, scan_shards
 from backbones.errors import UserError
 from tests.data.make_sources import WNIDS, Images, pack, write
 
@@ -44,6 +44,12 @@ def test_the_images_of_both_splits_are_found(webdataset: Path, images: Images) -
         ("imagenet1k-validation-00.tar", "val"),
         ("intervals-0.tar", None),
         ("ILSVRC2012_img_train_t3.tar", None),
+        ("ILSVRC2012_bbox_val_v3.tgz", None),
+        ("ILSVRC2012_bbox_train_v2.tar.gz", None),
+        ("ILSVRC2012-train-0.tar", "train"),
+        ("ILSVRC2012_train-0.tar", "train"),
+        ("train-0.TAR", "train"),
+        ("train.targets.txt", None),
         (".train-000000.tar", None),
         ("train.txt", None),
     ],
@@ -77,7 +83,7 @@ def test_what_follows_the_first_dot_is_the_kind_of_a_member(tmp_path: Path) -> N
     members = {
         "./a/b.c/k.PNG": b"1",
         "./a/b.c/k.cls": b"0",
-        "./a/b.c/k.seg.png": b"mask",
+        "./a/b.c/k.seg.txt": b"",
         "._k.jpg": b"",
         "x.json": b"",
     }
@@ -117,6 +123,44 @@ def test_an_incomplete_sample_is_refused_with_shard_and_key(tmp_path: Path, memb
     assert "train-000000.tar" in message
 
 
+@pytest.mark.parametrize("name", ["w.1.jpg", "w.1.cls", "0.seg.PNG", "deep/x.y.z.cls"])
+def test_a_key_with_a_dot_is_refused_by_the_name_of_its_member(tmp_path: Path, name: str) -> None:
+    message = refusal(shard(tmp_path, pairs(["0"]) | {name: b"0"}))
+    assert f"train-000000.tar: {name!r} is neither image nor class" in message
+
+
+@pytest.mark.parametrize("name", ["train_val-0.tar", "validation-from-TRAIN-0.tar"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_shard_whose_name_says_both_splits_is_refused(tmp_path: Path, name: str, split) -> None:
+    shard(shard(tmp_path, pairs(["0"])), pairs(["0"]), name)
+    assert found(tmp_path)
+    with pytest.raises(UserError, match=f"both train and val: {name}"):
+        scan(tmp_path, split)
+
+
+@pytest.mark.parametrize("ending", ["tar.1", "tar.gz", "tgz", "tar.gz.part", "tar~", "tar-1", "tar (1)"])
+def test_a_shard_of_another_ending_is_refused_by_name(tmp_path: Path, ending: str) -> None:
+    shard(shard(tmp_path, pairs(["0"])), pairs(["0"]), f"train-000001.{ending}")
+    assert f"do not end in .tar: {tmp_path}/train-000001.{ending}." in refusal(tmp_path)
+
+
+def test_a_shard_that_was_named_is_refused_for_its_ending_too(tmp_path: Path) -> None:
+    shard(tmp_path, pairs(["0"]), "images")
+    with pytest.raises(UserError, match=rf"do not end in \.tar: {tmp_path}/images\."):
+        scan_shards(tmp_path, [tmp_path / "images"], None, None)
+
+
+@pytest.mark.parametrize("name", ["train-0.tar", "TRAIN-0.TAR"])
+def test_an_image_in_a_shard_is_a_member_of_an_archive(tmp_path: Path, name: str) -> None:
+    assert scan(shard(tmp_path, pairs(["0"]), name), "train").place(0).is_member
+
+
+def test_a_missing_shard_is_refused_whatever_the_case_of_its_ending(tmp_path: Path) -> None:
+    for name in ("train-0.TAR", "train-2.TAR"):
+        shard(tmp_path, pairs(["0"]), name)
+    assert "number 1." in refusal(tmp_path)
+
+
 def test_a_key_in_two_shards_is_refused_with_both(tmp_path: Path) -> None:
     shard(shard(tmp_path, pairs(["0", "1"])), pairs(["1"]), "train-000001.tar")
     message = refusal(tmp_path)
@@ -144,6 +188,11 @@ def test_a_list_of_classes_with_a_gap_or_a_repetition_is_refused(tmp_path: Path)
     assert "line 2: the name of a class is missing" in refusal(tmp_path)
     write(tmp_path / "classes.txt", b"a\nb\na\n")
     assert "two classes alike: a" in refusal(tmp_path)
+
+
+def test_a_byte_order_mark_and_blank_lines_at_the_end_are_no_part_of_a_list_of_classes(tmp_path: Path) -> None:
+    names = write(tmp_path / "classes.txt", b"\xef\xbb\xbfb\r\na\r\n\r\n \n")
+    assert read_class_names(names) == ["b", "a"]
 
 
 def test_shards_elsewhere_are_named_by_their_whole_path(tmp_path: Path) -> None:
