@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from backbones.commands import assembly
 from backbones.commands.restored import restore_model
 from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
-from backbones.recipe import Recipe
+from backbones.recipe import Loading, Recipe
 from backbones.training import snapshot
 from backbones.training.checkpoint import MODEL, load_state, read_description
 from tests import accelerate_state
@@ -440,3 +441,9 @@ def test_a_checkpoint_of_a_cfg_holds_its_network(train, folder, tmp_path):
         assert torch.equal(restore_model(str(folder)).model.eval()(images), before)
     with pytest.raises(UserError, match="is not the network any more"):
         main(["--resume", str(folder), "--epochs", "3"])
+
+
+def test_the_options_of_the_loader_may_change_without_a_word():
+    """All but what a bad image does."""
+    theirs = {f"loading.{field.name}" for field in fields(Loading)}
+    assert theirs - set(snapshot.FREE) == {"loading.bad_images", "loading.bad_images_limit"}

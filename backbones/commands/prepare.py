@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from backbones.data.preparation.shards import Written, lacking, remove_partial, 
 from backbones.data.preparation.shrink import encoder
 from backbones.data.preparation.subset import at_most, choose_classes, of_classes
 from backbones.data.sources.braces import expand
+from backbones.data.sources.folder import VALIDATION_FOLDERS
 from backbones.data.sources.prepared import (
     ARCHIVES,
     PLAN,
@@ -114,10 +116,16 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _words(arguments: Sequence[str]) -> list[str]:
-    """Spell the data set out as an option."""
-    if not arguments:
-        raise UserError("the data set is missing: python -m backbones prepare SRC --out INDEX.")
-    return list(arguments) if arguments[0].startswith("-") else ["--source", *arguments]
+    """Spell the data set, which may stand anywhere, out as an option."""
+    words: list[str] = []
+    for before, word in pairwise(["", *arguments]):
+        is_value = before.startswith("-") and "=" not in before
+        words += [word] if is_value or word.startswith("-") else ["--source", word]
+    for option, what in (("--source", "the data set is missing"), ("--out", "--out is missing")):
+        is_given = any(word.partition("=")[0] == option for word in words)
+        if not is_given and not {"-h", "--help"} & set(words):
+            raise UserError(f"{what}: python -m backbones prepare SRC --out INDEX.")
+    return words
 
 
 def _prepare(options: Options, source: Path, out: Path, executor: Executor | None) -> None:
@@ -292,6 +300,9 @@ def _require_own_folder(source: Path, out: Path) -> None:
     """Refuse to write among files that are not ours."""
     if out.resolve() == source.resolve():
         raise UserError(f"--out {out} is the data set itself.\nChoose a folder of its own for the index.")
+    splits = [source.resolve() / name for name in ("train", *VALIDATION_FOLDERS)]
+    if any(out.resolve().is_relative_to(split) for split in splits):
+        raise UserError(f"--out {out} lies among the class folders of the data set.\nChoose a folder outside of them.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file.\nChoose a folder.")
     others = [path.name for path in out.iterdir() if path.name != LOCK] if out.exists() else []

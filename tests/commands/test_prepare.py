@@ -388,7 +388,12 @@ def test_an_option_that_makes_no_sense_is_refused_by_name(sources, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("words", "named"), [([], "data set is missing"), (["somewhere"], "out"), (["--out", "x"], "source")]
+    ("words", "named"),
+    [
+        ([], "data set is missing"),
+        (["somewhere"], "--out is missing: .* prepare SRC --out INDEX"),
+        (["--out", "x"], "data set is missing"),
+    ],
 )
 def test_what_is_missing_on_the_command_line_is_named(words: list[str], named: str) -> None:
     with pytest.raises(UserError, match=named):
@@ -437,3 +442,18 @@ def _opened(index: Index, row: int):
     import io  # noqa: PLC0415
 
     return io.BytesIO(read(index, row))
+
+
+@pytest.mark.parametrize("order", [("{out}", "{source}"), ("{source}", "{out}")])
+def test_the_data_set_may_stand_anywhere(sources: dict[str, Path], tmp_path: Path, order: tuple[str, str]) -> None:
+    parts = {"{out}": ["--out", str(tmp_path / "index")], "{source}": [str(sources["folder"])]}
+    prepare.main([*parts[order[0]], *parts[order[1]], "--workers", "1"])
+    assert (tmp_path / "index" / "train.npz").is_file()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "validation"])
+def test_an_index_among_the_class_folders_is_refused(sources: dict[str, Path], split: str) -> None:
+    out = sources["folder"] / split / "newclass"
+    with pytest.raises(UserError, match="lies among the class folders"):
+        prepare.main([str(sources["folder"]), "--out", str(out)])
+    assert not out.exists()

@@ -49,7 +49,10 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:  
             f"{some([str(path) for path in others])} has changed since the index was written: prepare it anew.\n"
             f"Give the command again that wrote {root}."
         )
-    return read_index(index_file(root, split))
+    index = read_index(index_file(root, split))
+    if not index.root.is_dir():
+        raise UserError(f"The images of {root} lie in {index.root}, which is not there.\nMount it, or prepare anew.")
+    return index
 
 
 def read_plan(root: Path) -> dict[str, Any]:

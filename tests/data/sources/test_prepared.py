@@ -75,3 +75,12 @@ def test_a_shard_in_the_folder_itself_that_was_cut_is_refused(made: Path, tmp_pa
     os.truncate(tmp_path / "copy" / "val-000000.tar", 5000)
     with pytest.raises(UserError, match=rf"val-000000\.tar {CHANGED}"):
         train_and_val(tmp_path / "copy")
+
+
+def test_images_that_are_not_there_any_more_are_missed_at_once(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_sources(images)
+    prepare.main([str(images / "folder"), "--out", str(tmp_path / "index"), "--workers", "1"])
+    images.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"lie in .*images/folder/train, which is not there"):
+        train_and_val(tmp_path / "index")
