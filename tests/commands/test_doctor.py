@@ -118,7 +118,7 @@ def test_an_epoch_and_the_run_last_as_long_as_their_images():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data-dir", "/nowhere"], "'/nowhere' is not a folder"),
+        (["--data-dir", "/nowhere"], "/nowhere is not a folder"),
         ([], "--data-dir is missing"),
         (["--loader", "synthetic", *MADE_UP, "--batch-size", "28"], "batch_size=28 is larger than the data set of 27"),
         (["--loader", "synthetic", "--resume", "runs/a"], "doctor resumes nothing"),
