@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -315,7 +316,7 @@ def _summarize(out: Path) -> None:
         index = read_index(index_file(out, split))
         counts = f"{len(index):,} images of {len(index.classes):,} classes"
         _say(f"{split:<11} {counts}, fingerprint {index.fingerprint}")
-    _say(f"next        accelerate launch train_imagenet.py --data-dir {out}")
+    _say(f"next        accelerate launch train_imagenet.py --data-dir {quote(str(out))}")
 
 
 def _say(text: str, end: str = "\n") -> None:
