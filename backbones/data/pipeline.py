@@ -53,7 +53,7 @@ def images(plans: Iterator[Plan], feed: Feed, *, decode_only: bool = False) -> P
     with closing(reader), closing(run_ahead(reader.batches(plans), feed.loading.prefetch)) as batches:
         flight = Flight(batches, feed, reader)
         if decode_only:
-            yield from map(_as_tensor, _decoded(flight, feed, _shapes))
+            yield from map(_shapes, _decoded(flight, feed, _windows))
         elif resizes_outside(feed):
             yield from _resized(_decoded(flight, feed, _windows), feed)
         else:
@@ -74,6 +74,8 @@ class Flight:
         self.device_id = _device_id(feed)
         self.reader = reader
         self.waiting: deque[EncodedBatch] = deque()
+        self.lent: deque[Inputs] = deque()
+        """The arrays of what is waiting: DALI reads them in place."""
         self.again: deque[EncodedBatch] = deque()
         """What pipelines that failed did not return, in order."""
         self.error: UserError | None = None
@@ -83,9 +85,11 @@ class Flight:
         """Yield what the graph takes, from the batches that an earlier pipeline did not return on."""
         self.again.extendleft(reversed(self.waiting))
         self.waiting.clear()
+        self.lent.clear()
         while batch := self._next():
             self.waiting.append(batch)
-            yield batch.data, batch.plan.rows, *_geometry(batch, self.view)
+            self.lent.append((batch.data, batch.plan.rows, *_geometry(batch, self.view)))
+            yield self.lent[-1]
 
     def _next(self) -> EncodedBatch | None:
         """Return the next batch; None at the end, or at an error that must wait for its turn."""
@@ -99,6 +103,7 @@ class Flight:
     def land(self, rows: np.ndarray) -> EncodedBatch:
         """Return the batch that DALI has finished, having checked that these are its images."""
         batch = self.waiting.popleft()
+        self.lent.popleft()
         if not np.array_equal(rows, batch.plan.rows):
             raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
         return batch
@@ -152,6 +157,11 @@ def _run(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
 def _as_tensor(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
     batch, output = pair
     return batch.plan, torch.from_dlpack(output.as_tensor())
+
+
+def _shapes(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
+    batch, output = pair
+    return batch.plan, torch.tensor([output[i].shape() for i in range(len(output))], dtype=torch.int64)
 
 
 def _resized(decoded: Decoded, feed: Feed) -> Pixels:
@@ -224,13 +234,6 @@ def _windows(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[An
     """Describe the first half of `_graph` alone; DALI warns of inputs that nothing takes, so they are returned."""
     encoded, rows, start, shape, *rest = _inputs(source, view)
     return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)), rows, *rest
-
-
-@pipeline_def
-def _shapes(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
-    """Describe decoding alone, for those who time it."""
-    encoded, rows, start, shape, *rest = _inputs(source, view)
-    return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)).shape(), rows, *rest
 
 
 def _inputs(source: Iterator[Inputs], view: View) -> Any:
