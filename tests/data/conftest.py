@@ -9,6 +9,7 @@ from PIL import Image
 
 from backbones.data.index import Index
 from backbones.data.sources.folder import scan_folder
+from tests.data.make_sources import Images, make_images
 
 SIZES = [(71, 48), (48, 71), (64, 64), (113, 40), (57, 90), (33, 35), (130, 97), (51, 101)]
 """Width and height: odd, even, portrait, landscape, and smaller than the network input."""
@@ -51,6 +52,12 @@ def save() -> Callable[..., Path]:
 def split(tmp_path_factory: pytest.TempPathFactory) -> Index:
     """43 sound JPEG files of 3 classes."""
     return scan_folder(write_split(tmp_path_factory.mktemp("split"), count=43))
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """The bytes of every image of the small ImageNet by split and WNID/NAME; not to be changed."""
+    return make_images()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from backbones.data.dataset import train_and_val, validation
 from backbones.data.index import Index, stem, write_index
 from backbones.data.quarantine import write_quarantine
 from backbones.errors import UserError
-from tests.data.make_sources import Images, make_images, write, write_folder, write_sources
+from tests.data.make_sources import Images, write, write_folder, write_sources
 
 LAYOUTS = ("folder", "kaggle", "ilsvrc", "webdataset")
 
@@ -18,11 +18,6 @@ LAYOUTS = ("folder", "kaggle", "ilsvrc", "webdataset")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same images in every layout; not to be changed."""
     return write_sources(tmp_path_factory.mktemp("sources"))
-
-
-@pytest.fixture(scope="module")
-def images() -> Images:
-    return make_images()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from backbones.data.preparation.shards import Shard, remove_partial, shard_keys,
 from backbones.data.preparation.shrink import shrink
 from backbones.data.sources.folder import scan_folder
 from backbones.errors import UserError
-from tests.data.make_sources import Images, make_images, write, write_folder
+from tests.data.make_sources import Images, write, write_folder
 
 
 def of_lengths(lengths: list[int]) -> Index:
@@ -21,11 +21,6 @@ def of_lengths(lengths: list[int]) -> Index:
 
 def of_names(*names: str) -> Index:
     return make_index(Path(), ("a", "b"), [Row(0 if name[0] == "a" else 1, name, name, 0, 1) for name in names])
-
-
-@pytest.fixture(scope="module")
-def images() -> Images:
-    return make_images()
 
 
 @pytest.fixture

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.make_sources import Images, make_images, write_ilsvrc, write_kaggle, write_webdataset
-
-
-@pytest.fixture(scope="session")
-def images() -> Images:
-    """The bytes of every image by split and WNID/NAME."""
-    return make_images()
+from tests.data.make_sources import Images, write_ilsvrc, write_kaggle, write_webdataset
 
 
 @pytest.fixture
