@@ -12,13 +12,13 @@ from typing import Literal
 
 from accelerate import Accelerator
 
+from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.assembly.figures import as_json, report
+from backbones.assembly.run import eval_loader
 from backbones.command_line import parse
-from backbones.commands.assembly import eval_loader
-from backbones.commands.figures import as_json, report
-from backbones.commands.restored import Restored, restore_model
-from backbones.data.dataset import validation
-from backbones.data.index import Index
-from backbones.data.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
+from backbones.dataset.index import Index
+from backbones.dataset.splits import validation
+from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error, require_folder_for
 from backbones.recipe import Interpolation, Protocol, require
 from backbones.training.evaluate import Evaluation, evaluate

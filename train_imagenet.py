@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from backbones import canonical_name
+from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
 from backbones.command_line import parse
-from backbones.commands.assembly import build_model, build_run, splits, train_loader, val_loader
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
 from backbones.training.announce import conclude, introduce

@@ -39,11 +39,11 @@ from torchvision.transforms import v2
 from backbones.data.augment.finish import Finish
 from backbones.data.augment.view import View
 from backbones.data.feed import Feed
-from backbones.data.index import Index
 from backbones.data.order import Shares, training_plans
 from backbones.data.pipeline import images
 from backbones.data.reading.bad_images import BadImages
-from backbones.data.sources.folder import scan_folder
+from backbones.dataset.index import Index
+from backbones.dataset.sources.folder import scan_folder
 from backbones.recipe import Augment, DarknetAugment, InceptionAugment, Loading, Preprocess
 
 SIZE = 256

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from timm.data.mixup import Mixup
 
-from backbones.data.loader import Batch
+from backbones.data.batch import Batch
 from backbones.data.mixing import Mixer
 from backbones.recipe import Mixing
 

@@ -1,5 +1,6 @@
 """What tests of several parts share: a small data set of real JPEG files, and a fresh accelerate in each test."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from backbones.dataset.index import Index
+from backbones.dataset.sources.folder import scan_folder
 from tests import accelerate_state
+from tests.dataset.make_pictures import save_image, write_split
+from tests.dataset.make_sources import Images, make_images
 
 CLASSES = ("ant", "bee", "cow", "dog")
 
@@ -39,6 +44,30 @@ def image_folder(tmp_path_factory) -> Path:
                 noise[..., label % 3] += 60 + 60 * (label // 3)
                 Image.fromarray(noise.astype(np.uint8)).save(root / split / name / f"{number:03d}.jpg", quality=92)
     return root
+
+
+@pytest.fixture
+def save() -> Callable[..., Path]:
+    """The function that writes one image: save(path, width, height, seed=, mode=, kind=)."""
+    return save_image
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """43 sound JPEG files of 3 classes."""
+    return scan_folder(write_split(tmp_path_factory.mktemp("split"), count=43))
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """The bytes of every image of the small ImageNet by split and WNID/NAME; not to be changed."""
+    return make_images()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder of 8 sound JPEG files of 2 classes that a test may spoil."""
+    return write_split(tmp_path / "small", count=8, classes=2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

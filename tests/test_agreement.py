@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import eval as evaluation_script
-from backbones.data.digits import write_digits
+from backbones.dataset.digits import write_digits
 from tests import accelerate_state
 from train_imagenet import main
 

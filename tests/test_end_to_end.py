@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 import eval as evaluation_script
 from backbones.commands import prepare
-from backbones.data.dataset import train_and_val
+from backbones.dataset.splits import train_and_val
 from tests import accelerate_state
-from tests.data.make_sources import write_sources
+from tests.dataset.make_sources import write_sources
 from train_imagenet import main
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

@@ -18,10 +18,10 @@ from timm.data.real_labels import RealLabelsImagenet
 import backbones
 import eval as eval_script
 import train_imagenet
-from backbones.commands.restored import restore_model
+from backbones.assembly.checkpoint import restore_model
 from backbones.data.loader import EvalLoader
-from backbones.data.sources.folder import scan_folder
-from backbones.data.validation_sets import real_set
+from backbones.dataset.sources.folder import scan_folder
+from backbones.dataset.validation_sets import real_set
 from backbones.errors import UserError
 from backbones.recipe import Preprocess
 from backbones.training.checkpoint import save_checkpoint

@@ -10,9 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from backbones.assembly import run as assembly
+from backbones.assembly.checkpoint import restore_model
 from backbones.command_line import parse
-from backbones.commands import assembly
-from backbones.commands.restored import restore_model
 from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
 from backbones.recipe import Loading, Recipe

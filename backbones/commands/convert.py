@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from backbones import canonical_name
-from backbones.commands.cfg_recipe import recipe_text
-from backbones.commands.networks import create_network
-from backbones.commands.restored import Restored, restore_model
+from backbones.assembly.cfg_recipe import recipe_text
+from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.assembly.network import create_network
 from backbones.darknet.labels import synsets
 from backbones.darknet.trace import save_cfg
 from backbones.darknet.weights import Header, load_weights, save_weights

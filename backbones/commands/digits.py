@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from backbones.data.digits import COUNTS, write_digits
+from backbones.dataset.digits import COUNTS, write_digits
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from backbones.commands.networks import layers_of
+from backbones.assembly.network import layers_of
 from backbones.darknet.summary import total_bflops
 from backbones.models import VARIANTS, Variant
 

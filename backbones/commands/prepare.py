@@ -25,14 +25,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backbones.command_line import parse
 from backbones.commands.verify import show
 from backbones.darknet.labels import synsets
-from backbones.data.dataset import after_quarantine, data_folder, naming_files, require_same_classes, train_and_val
-from backbones.data.index import Index, Split, places_digest, read_index, write_index
-from backbones.data.preparation.shards import Written, lacking, remove_partial, shard_files, shards, write_shard
-from backbones.data.preparation.shrink import encoder
-from backbones.data.preparation.subset import at_most, choose_classes, of_classes
-from backbones.data.sources.braces import expand
-from backbones.data.sources.folder import VALIDATION_FOLDERS
-from backbones.data.sources.prepared import (
+from backbones.dataset.index import Index, Split, places_digest, read_index, write_index
+from backbones.dataset.preparation.shards import Written, lacking, remove_partial, shard_files, shards, write_shard
+from backbones.dataset.preparation.shrink import encoder
+from backbones.dataset.preparation.subset import at_most, choose_classes, of_classes
+from backbones.dataset.sources.braces import expand
+from backbones.dataset.sources.folder import VALIDATION_FOLDERS
+from backbones.dataset.sources.prepared import (
     ARCHIVES,
     PLAN,
     changed,
@@ -41,14 +40,15 @@ from backbones.data.sources.prepared import (
     is_complete,
     read_plan,
 )
-from backbones.data.sources.webdataset import (
+from backbones.dataset.sources.webdataset import (
     CLASS_FILES,
     class_names,
     find_shards,
     read_class_names,
     scan_shards,
 )
-from backbones.data.workers import AHEAD, as_they_finish, processes
+from backbones.dataset.splits import after_quarantine, data_folder, naming_files, require_same_classes, train_and_val
+from backbones.dataset.workers import AHEAD, as_they_finish, processes
 from backbones.errors import UserError
 from backbones.recipe import require
 

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from backbones.commands.networks import layers_of
+from backbones.assembly.network import layers_of
 from backbones.darknet.summary import figures, summary
 from backbones.errors import UserError
 

@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from backbones.data.dataset import data_folder, train_and_val
-from backbones.data.index import Index, some
-from backbones.data.preparation.verification import Remark, Survey, duplicates, miscounts, sort_duplicates, survey
-from backbones.data.quarantine import FILE, Entries, read_quarantine, write_quarantine
-from backbones.data.workers import processes
+from backbones.dataset.index import Index, some
+from backbones.dataset.quarantine import FILE, Entries, read_quarantine, write_quarantine
+from backbones.dataset.splits import data_folder, train_and_val
+from backbones.dataset.verification import Remark, Survey, duplicates, miscounts, sort_duplicates, survey
+from backbones.dataset.workers import processes
 from backbones.errors import UserError, require_folder_for
 
 WRONG, INTERRUPTED = 1, 130

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from backbones.data.augment.view import View
-from backbones.data.index import Index
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
+from backbones.dataset.index import Index
 from backbones.recipe import Loading
 
 

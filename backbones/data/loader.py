@@ -4,16 +4,17 @@ import importlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 
-from backbones.data.augment.finish import Finish, to_device
+from backbones.data.augment.finish import Finish
 from backbones.data.augment.view import View
+from backbones.data.batch import Batch, to_device
 from backbones.data.feed import Backend, Feed, Pixels
-from backbones.data.index import Index
 from backbones.data.order import Shares, training_plans, validation_plans
 from backbones.data.reading.bad_images import BadImages
+from backbones.dataset.index import Index
 from backbones.errors import UserError, did_you_mean
 from backbones.recipe import Augment, LoaderName, Loading, Preprocess
 
@@ -23,19 +24,6 @@ BACKENDS = {
     "synthetic": "backbones.data.synthetic",
 }
 """Module of each loader's ``images``; imported when asked for, so that only "dali" needs DALI."""
-
-
-class Batch(NamedTuple):
-    """One micro-batch on the device.
-
-    Shape: images (N, 3, H, W) float32 in channels_last memory, normalized; labels (N,) int64.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    epoch: int
-    position: int
-    """Training: position in the epoch of the first image, the others follow. Validation: the first row."""
 
 
 @dataclass(eq=False)

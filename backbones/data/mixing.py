@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from backbones.data.augment.finish import to_device
-from backbones.data.loader import Batch
-from backbones.data.order import uniforms
+from backbones.data.batch import Batch, to_device
+from backbones.dataset.random_numbers import uniforms
 from backbones.errors import UserError
 from backbones.recipe import Mixing
 

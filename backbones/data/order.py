@@ -7,18 +7,13 @@ counter-based stream (Philox 4x64), so the numbers of positions [a, b) are a sli
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from backbones.data.augment.draws import DRAWS
+from backbones.dataset.random_numbers import permutation, uniforms
 from backbones.errors import UserError
-
-Stream = Literal["order", "augment", "mix", "coin", "blur"]
-"""Independent sources of random numbers: the permutation, the crops, the mixing, its coin per group, the blur."""
-
-WORDS_PER_BLOCK = 4
-"""Philox 4x64 makes four 64-bit words per counter value."""
 
 
 class Plan(NamedTuple):
@@ -106,30 +101,3 @@ def validation_plans(size: int, batch_size: int, *, rank: int = 0, world_size: i
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         yield Plan(0, int(part[0]), part, np.zeros((len(part), DRAWS)))
-
-
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """Return the order of the images in an epoch.
-
-    Sorting random words, not ``Generator.permutation``: only the raw words are the same in every numpy.
-
-    Shape: (size,) int64.
-    """
-    return np.argsort(_words("order", seed, epoch, 0, size), kind="stable")
-
-
-def uniforms(seed: int, epoch: int, start: int, stop: int, columns: int, *, stream: Stream) -> np.ndarray:
-    """Return ``columns`` uniform numbers in [0, 1) for each position of [start, stop).
-
-    Shape: (stop - start, columns) float64.
-    """
-    blocks = -(-columns // WORDS_PER_BLOCK)
-    words = _words(stream, seed, epoch, start * blocks, (stop - start) * blocks * WORDS_PER_BLOCK)
-    return ((words >> np.uint64(11)) * 2.0**-53).reshape(-1, blocks * WORDS_PER_BLOCK)[:, :columns]
-
-
-def _words(stream: Stream, seed: int, epoch: int, block: int, count: int) -> np.ndarray:
-    """Return ``count`` 64-bit words from ``block`` on; seed and stream are the key, the epoch a counter word."""
-    key = np.array([seed % 2**64, get_args(Stream).index(stream)], dtype=np.uint64)
-    counter = np.array([block, 0, epoch, 0], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=counter).random_raw(count)

@@ -14,8 +14,9 @@ from backbones.data.augment.view import View
 from backbones.data.augment.warp import warp
 from backbones.data.feed import Feed, Pixels
 from backbones.data.order import Plan
-from backbones.data.reading.encoded import BadImageError, decode
 from backbones.data.reading.reader import EncodedBatch, Reader
+from backbones.dataset.encoded import decode
+from backbones.dataset.place import BadImageError
 
 
 def images(plans: Iterator[Plan], feed: Feed) -> Pixels:

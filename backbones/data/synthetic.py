@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from backbones.data.feed import Feed, Pixels
-from backbones.data.index import Index, Row, make_index
 from backbones.data.order import Plan
+from backbones.dataset.index import Index, Row, make_index
 
 SHIFTS = 256
 """Rows differ by where they cut a fixed noise tile: SHIFTS x SHIFTS places."""

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from backbones.commands import prepare
-from backbones.data.dataset import train_and_val
-from backbones.data.index import Index, read_index, stem
-from backbones.data.preparation import shards
+from backbones.dataset.index import Index, read_index, stem
+from backbones.dataset.preparation import shards
+from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
-from tests.data.make_sources import WNIDS, make_images, pack, write, write_sources
+from tests.dataset.make_sources import WNIDS, make_images, pack, write, write_sources
 
 LAYOUTS = ("folder", "kaggle", "ilsvrc", "webdataset")
 

@@ -11,8 +11,8 @@ import pytest
 from backbones.__main__ import main
 from backbones.commands import verify
 from backbones.commands.verify import Speedometer
-from backbones.data.dataset import train_and_val
-from backbones.data.quarantine import read_quarantine, write_quarantine
+from backbones.dataset.quarantine import read_quarantine, write_quarantine
+from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
 
 BAD_TRAIN, BAD_VAL = "train/cow/003.jpg", "val/bee/001.jpg"

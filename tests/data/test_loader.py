@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from backbones.data.index import Index
-from backbones.data.loader import Batch, EvalLoader, TrainLoader
-from backbones.data.order import permutation
-from backbones.data.sources.folder import scan_folder
+from backbones.data.batch import Batch
+from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.synthetic import synthetic_index
+from backbones.dataset.index import Index
+from backbones.dataset.random_numbers import permutation
+from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
 from backbones.recipe import Augment, Loading, Preprocess
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.data.loader import Batch
+from backbones.data.batch import Batch
 from backbones.data.mixing import (
     Mixer,
     Patch,
@@ -22,7 +22,7 @@ from backbones.data.mixing import (
     paste_,
     smooth_labels,
 )
-from backbones.data.order import Stream, uniforms
+from backbones.dataset.random_numbers import Stream, uniforms
 from backbones.errors import UserError
 from backbones.recipe import Mixing
 

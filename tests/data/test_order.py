@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.data.order import Shares, permutation, training_plans, uniforms, validation_plans
+from backbones.data.order import Shares, training_plans, validation_plans
+from backbones.dataset.random_numbers import permutation, uniforms
 from backbones.errors import UserError
 
 SIZE, SEED = 103, 5

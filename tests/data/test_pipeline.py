@@ -16,12 +16,13 @@ from backbones.data import reference
 from backbones.data.augment.draws import AREA, DRAWS, FLIP
 from backbones.data.augment.view import View
 from backbones.data.feed import Backend, Feed
-from backbones.data.index import Index
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
 from backbones.data.reading.bad_images import BadImages
-from backbones.data.reading.encoded import BadImageError, decode
 from backbones.data.reading.reader import Reader
-from backbones.data.sources.folder import scan_folder
+from backbones.dataset.encoded import decode
+from backbones.dataset.index import Index
+from backbones.dataset.place import BadImageError
+from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
 from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess
 
@@ -286,7 +287,7 @@ def test_an_image_that_only_pil_decodes_is_decoded_by_pil(small: Path, monkeypat
     path = Path(index.place(5).path)
     pixels = np.asarray(Image.open(path))
     Image.fromarray(pixels).save(path, format="GIF")  # stands for any format that DALI lacks
-    monkeypatch.setattr("backbones.data.reading.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
+    monkeypatch.setattr("backbones.dataset.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
     index = scan_folder(small)
     feed = feed_of(index, view(train=True))
     pairs = list(pipeline.images(iter(plans), feed))
@@ -299,7 +300,7 @@ def test_no_batch_is_lost_where_one_failure_follows_another(small: Path, monkeyp
     """One file that nothing decodes and one that only PIL decodes: they are found one after the other."""
     path = Path(scan_folder(small).place(2).path)
     Image.open(path).save(path, format="GIF")
-    monkeypatch.setattr("backbones.data.reading.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
+    monkeypatch.setattr("backbones.dataset.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
     corrupt_header(Path(scan_folder(small).place(5).path))
     index = scan_folder(small)
     rows = [[0, 1], [3, 5], [4, 6], [7, 0], [2, 1], [3, 4], [6, 2], [7, 7]]

@@ -10,7 +10,7 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from backbones.commands.assembly import splits, train_loader, val_loader
+from backbones.assembly.run import splits, train_loader, val_loader
 from backbones.data.mixing import Mixer
 from backbones.recipe import Optim, Recipe
 from backbones.training.launch import create_accelerator

@@ -9,6 +9,7 @@ from backbones.data.augment.colour import darknet_matrices, darknet_shifts, jitt
 from backbones.data.augment.darknet_image import distort
 from backbones.data.augment.erasing import erase_, erase_boxes
 from backbones.data.augment.view import View
+from backbones.data.batch import to_device
 
 CHUNK = 4
 """Images whose colours change at a time on a CPU: what is between bytes and results then stays in its cache."""
@@ -77,10 +78,3 @@ def _parts(
     step = CHUNK if pixels.device.type == "cpu" else max(1, len(pixels))
     for part, own, out in zip(pixels.split(step), on_device.split(step), images.split(step), strict=True):
         yield part.to(torch.float32), own, out
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to the device without waiting for it: from pinned memory where it is a GPU."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)

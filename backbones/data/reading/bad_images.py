@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backbones.data.index import Index
+from backbones.dataset.index import Index
 from backbones.errors import UserError
 from backbones.recipe import Loading
 

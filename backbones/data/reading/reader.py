@@ -1,22 +1,16 @@
 """Encoded images from the disk, checked before a decoder sees them, a batch at a time."""
 
-import errno
 import io
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from backbones.data.index import Place
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
-from backbones.data.reading.encoded import MAX_BYTES, BadImageError, decode, is_whole, read_header
-from backbones.errors import UserError
-
-FAULTS_OF_THE_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
-"""Errors that will be the same tomorrow."""
+from backbones.dataset.encoded import decode, is_whole, read_header
+from backbones.dataset.place import BadImageError, read_bytes
 
 
 class Encoded(NamedTuple):
@@ -113,28 +107,6 @@ class Reader:
 
     def _bytes(self, row: int) -> bytes:
         return read_bytes(self.index.place(row))
-
-
-def read_bytes(place: Place) -> bytes:
-    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made.
-
-    Raises UserError where the machine fails rather than the file: a disk error, too many open files.
-    """
-    if place.length > MAX_BYTES:
-        raise BadImageError(f"it has {place.length} bytes, more than {MAX_BYTES // 2**20} MB")
-    try:
-        file = os.open(place.path, os.O_RDONLY)
-        try:
-            data = os.pread(file, place.length + (not place.is_member), place.offset)
-        finally:
-            os.close(file)
-    except OSError as error:
-        if error.errno in FAULTS_OF_THE_FILE:
-            raise BadImageError(str(error.strerror).lower()) from error
-        raise UserError(f"{place} cannot be read at the moment: {str(error.strerror).lower()}.") from error
-    if len(data) != place.length:
-        raise BadImageError(f"it no longer has the {place.length} bytes that it had when it was indexed")
-    return data
 
 
 def as_bitmap(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from PIL import Image
 from backbones.data.augment.crop import Crops
 from backbones.data.augment.resize import resize_windows
 from backbones.recipe import Interpolation
-from tests.data.conftest import picture
+from tests.dataset.make_pictures import picture
 
 SIZES = [(71, 48), (48, 71), (64, 64), (113, 40), (33, 35), (257, 130), (1, 1), (2, 90)]
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

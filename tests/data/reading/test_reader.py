@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from backbones.data.augment.draws import DRAWS
-from backbones.data.index import Index, Place, Row, make_index
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
-from backbones.data.reading.encoded import MAX_BYTES, BadImageError
-from backbones.data.reading.reader import Reader, as_bitmap, read_bytes
-from backbones.data.sources.folder import scan_folder
+from backbones.data.reading.reader import Reader, as_bitmap
+from backbones.dataset.index import Index, Place, Row, make_index
+from backbones.dataset.place import MAX_BYTES, BadImageError, read_bytes
+from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
 from backbones.recipe import Loading
 

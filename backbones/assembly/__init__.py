@@ -1,0 +1,1 @@
+"""Models, data and training put together: recipes to runs, checkpoints to networks."""

@@ -1,0 +1,134 @@
+"""Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from backbones.assembly.network import create_network
+from backbones.data.loader import EvalLoader, TrainLoader
+from backbones.data.mixing import Mixer
+from backbones.data.synthetic import synthetic_index
+from backbones.dataset.index import Index
+from backbones.dataset.splits import train_and_val
+from backbones.errors import UserError
+from backbones.layers import set_drop_block_progress
+from backbones.models.batch_norm import set_batch_norm
+from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
+from backbones.training.loop import Run
+from backbones.training.optim import create_optimizer
+from backbones.training.progress import ProgressBar
+from backbones.training.schedule import poly_with_burn_in
+from backbones.training.snapshot import Snapshots
+
+
+def splits(recipe: Recipe) -> tuple[Index, Index]:
+    """Return the training and validation images."""
+    if recipe.loader == "synthetic":
+        size = recipe.synthetic
+        return synthetic_index(size.classes, size.train_per_class), synthetic_index(size.classes, size.val_per_class)
+    if recipe.data_dir is None:
+        raise UserError("--data-dir is missing: name the folder with train/CLASS/*.jpg and val/CLASS/*.jpg.")
+    return train_and_val(recipe.data_dir)
+
+
+def train_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> TrainLoader:
+    """Return this process's training batches."""
+    return TrainLoader(
+        index,
+        img_size=recipe.img_size,
+        preprocess=recipe.preprocess,
+        augment=recipe.augment,
+        batch_size=recipe.batch_size,
+        grad_accum_steps=recipe.grad_accum_steps,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=accelerator.device,
+        seed=recipe.seed,
+        loader=recipe.loader,
+        workers=recipe.workers,
+        loading=recipe.loading,
+    )
+
+
+def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLoader:
+    """Return this process's validation batches, as large as its training batches."""
+    return eval_loader(
+        index,
+        accelerator,
+        img_size=recipe.img_size,
+        preprocess=recipe.preprocess,
+        batch_size=micro_batch(recipe, accelerator.num_processes),
+        loader=recipe.loader,
+        workers=recipe.workers,
+        loading=recipe.loading,
+    )
+
+
+def eval_loader(index: Index, accelerator: Accelerator, **view: Any) -> EvalLoader:
+    """Return this process's share of ``index``; ``view`` is what else an EvalLoader is told."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    return EvalLoader(index, rank=rank, world_size=processes, device=accelerator.device, **view)
+
+
+def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
+    """Return the network with its initial weights, which depend on the seed alone."""
+    torch.manual_seed(recipe.seed)
+    try:
+        model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
+        if recipe.grad_checkpointing:
+            model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}"
+        ) from error
+    set_batch_norm(model, momentum=recipe.optim.bn_momentum)
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def build_run(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    model: nn.Module,
+    batches: tuple[TrainLoader, EvalLoader],
+    save: Snapshots,
+) -> Run:
+    """Return the run at step 0."""
+    train, val = batches
+    total_steps = run_length(recipe, train.steps_per_epoch)
+    burn_in = burn_in_steps(recipe, total_steps)
+    ema = make_ema(recipe, model.to(accelerator.device))
+    if recipe.torchcompile:
+        model.compile()
+    sgd = create_optimizer(model, recipe.optim, lr=recipe.lr, batch_size=recipe.batch_size, burn_in=burn_in)
+    prepared, optimizer = accelerator.prepare(model, sgd)
+    return Run(
+        accelerator=accelerator,
+        model=prepared,
+        optimizer=optimizer,
+        schedule=poly_with_burn_in(lr=recipe.lr, total_steps=total_steps, burn_in=burn_in, power=recipe.optim.power),
+        total_steps=total_steps,
+        batch_size=recipe.batch_size,
+        train_batches=train,
+        val_batches=val,
+        val_size=val.n,
+        mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed, batch_size=recipe.batch_size),
+        save=save,
+        progress=ProgressBar(total_steps, enabled=accelerator.is_main_process),
+        on_step=partial(set_drop_block_progress, model),
+        ema=ema,
+        clip_grad=recipe.optim.clip_grad,
+        seed=recipe.seed,
+        log_interval=recipe.log.interval,
+        val_interval=recipe.val_interval,
+    )
+
+
+def make_ema(recipe: Recipe, model: nn.Module) -> ModelEmaV3 | None:
+    """Return the moving average of the weights, where the recipe asks for one."""
+    if not recipe.model_ema:
+        return None
+    return ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup)

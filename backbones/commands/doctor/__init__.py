@@ -1,0 +1,5 @@
+"""``python -m backbones doctor``."""
+
+from backbones.commands.doctor.command import main
+
+__all__ = ["main"]

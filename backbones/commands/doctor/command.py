@@ -1,0 +1,120 @@
+"""``python -m backbones doctor``: is the loader or the network the limit, which stage of it, and what to change.
+
+Takes the options of train_imagenet.py and measures what they ask for, in one process, for about a minute and a half.
+Nothing is trained or written. What it prints is what a report of a problem needs.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from backbones import canonical_name
+from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
+from backbones.command_line import parse
+from backbones.commands.doctor.diagnosis import Diagnosis, Machine, diagnose, table, verdict
+from backbones.commands.doctor.measure import SECONDS, Measurements, Rate, measure
+from backbones.commands.doctor.versions import usable_cores, versions
+from backbones.dataset.index import Index
+from backbones.errors import UserError
+from backbones.recipe import Recipe, differences, run_length
+from backbones.training.launch import create_accelerator, precision_name
+
+FOLDERS = ("data_dir", "output")
+"""Options that are not shown among the differences from the defaults."""
+
+
+def main(arguments: Sequence[str], *, seconds: float = SECONDS) -> None:
+    """Measure the recipe of the command line, each stage for ``seconds``, and print what was found."""
+    recipe = parse(Recipe, arguments, description=__doc__ or "")
+    if recipe.resume:
+        raise UserError("doctor resumes nothing: measure the recipe of that run with --config RUN/recipe.yaml.")
+    for text in examine(replace(recipe, model=canonical_name(recipe.model)), seconds=seconds):
+        sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # data_dir need not be valid text
+        sys.stdout.flush()
+
+
+def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
+    """Yield the lines of the report, the ones about the machine before anything is measured.
+
+    Args:
+        recipe: what `train_imagenet.py` would train.
+        seconds: length of each measurement.
+    """
+    accelerator = create_accelerator(
+        precision=recipe.precision, device=recipe.device, grad_accum_steps=recipe.grad_accum_steps
+    )
+    if accelerator.num_processes > 1:
+        raise UserError(
+            "doctor measures one process: start it without accelerate launch, and with --batch-size divided by the "
+            "number of processes."
+        )
+    yield from versions()
+    train, val = splits(recipe)
+    yield from _settings(recipe, train, precision=precision_name(accelerator))
+    batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
+    model = build_model(recipe, len(train.classes))
+    run = build_run(recipe, accelerator, model, batches, save=cast("Any", None))  # nothing is saved
+    measured = measure(run, recipe, seconds=seconds, tell=_tell)
+    found = diagnose(measured)
+    resolved = replace(recipe, precision=precision_name(accelerator))
+    yield from ["", *table(measured, found)]
+    yield from ["", *verdict(measured, found, resolved, _machine(measured, found, accelerator.device))]
+    yield from _notes(measured, recipe, accelerator.device, steps_per_epoch=batches[0].steps_per_epoch)
+    yield from estimates(measured.joint, recipe, len(train), batches[0].steps_per_epoch)
+
+
+def _settings(recipe: Recipe, train: Index, *, precision: str) -> Iterator[str]:
+    """Yield the data set, the batch, and every option that is not the default."""
+    where = recipe.data_dir if recipe.loader != "synthetic" else "made up"
+    size = f", {train.lengths.mean() / 1000:.0f} kB each on average" if recipe.loader != "synthetic" else ""
+    yield f"data        {where}: {len(train)} training images in {len(train.classes)} classes{size}"
+    each = recipe.batch_size // recipe.grad_accum_steps
+    yield f"batch       {recipe.batch_size} images per step, {each} at a time, precision {precision}"
+    changed = differences(Recipe().to_dict(), recipe.to_dict()).items()
+    shown = [f"{name}={_without_folder(new)}" for name, (_, new) in changed if name not in FOLDERS]
+    yield f"recipe      {' '.join(shown) or 'the defaults'}"
+
+
+def _without_folder(value: object) -> object:
+    """Shorten the path of a cfg file to its name: folders are nobody's business."""
+    return Path(value).name if isinstance(value, str) else value
+
+
+def _machine(measured: Measurements, found: Diagnosis, device: torch.device) -> Machine:
+    rate = measured.stages.get(found.limit, measured.model)
+    cores = usable_cores()
+    return Machine(cores, max(0.0, cores - rate.cores), device.type == "cuda", torch.cuda.is_available())
+
+
+def _notes(measured: Measurements, recipe: Recipe, device: torch.device, *, steps_per_epoch: int) -> Iterator[str]:
+    """Yield what limits the worth of the figures."""
+    if recipe.loader != "synthetic":
+        again = measured.steps > steps_per_epoch
+        cached = "more than there are, so most came from memory" if again else "some perhaps from the page cache"
+        yield f"note        {measured.steps * recipe.batch_size} images were read, {cached} and not from the disk"
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        yield f"note        one process of up to {torch.cuda.device_count()}: they will share cores and disk"
+
+
+def estimates(rate: Rate, recipe: Recipe, size: int, steps_per_epoch: int) -> list[str]:
+    """Return how long an epoch and the run take at ``rate``, validation not counted."""
+    steps = run_length(recipe, steps_per_epoch)
+    epoch, whole = (_duration(count * recipe.batch_size / rate.per_second) for count in (steps_per_epoch, steps))
+    return [
+        f"one epoch   takes {epoch} at {rate.per_second:.1f} images/s ({size} images in one process)",
+        f"whole run   takes {whole} ({steps} steps), validation not counted",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _tell(stage: str) -> None:
+    """Say on the terminal what is being measured, apart from the report."""
+    sys.stderr.write(f"measuring   {stage}\n")

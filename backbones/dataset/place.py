@@ -1,0 +1,56 @@
+"""Where the bytes of an image are, and how they are read."""
+
+import errno
+import os
+from typing import NamedTuple
+
+from backbones.errors import UserError
+
+MAX_BYTES = 32 * 2**20
+"""Larger files are refused unread."""
+
+FAULTS_OF_THE_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
+"""Errors that will be the same tomorrow."""
+
+
+class BadImageError(Exception):
+    """An image that is not one, that is damaged, or that is too large; the text is the reason."""
+
+
+class Place(NamedTuple):
+    """Where the bytes of an image are."""
+
+    path: str
+    offset: int
+    length: int
+    """In bytes."""
+
+    @property
+    def is_member(self) -> bool:
+        """The file is an archive, the image a part of it."""
+        return self.path[-4:].lower() == ".tar"
+
+    def __str__(self) -> str:
+        return f"{self.path} at byte {self.offset}" if self.is_member else self.path
+
+
+def read_bytes(place: Place) -> bytes:
+    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made.
+
+    Raises UserError where the machine fails rather than the file: a disk error, too many open files.
+    """
+    if place.length > MAX_BYTES:
+        raise BadImageError(f"it has {place.length} bytes, more than {MAX_BYTES // 2**20} MB")
+    try:
+        file = os.open(place.path, os.O_RDONLY)
+        try:
+            data = os.pread(file, place.length + (not place.is_member), place.offset)
+        finally:
+            os.close(file)
+    except OSError as error:
+        if error.errno in FAULTS_OF_THE_FILE:
+            raise BadImageError(str(error.strerror).lower()) from error
+        raise UserError(f"{place} cannot be read at the moment: {str(error.strerror).lower()}.") from error
+    if len(data) != place.length:
+        raise BadImageError(f"it no longer has the {place.length} bytes that it had when it was indexed")
+    return data

@@ -1,0 +1,224 @@
+"""Class folders of image files (torchvision's ImageFolder): ROOT/{train,val}/CLASS/**/*.jpg."""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.workers import spread
+from backbones.errors import UserError
+
+SHAPE = "train/CLASS/*.jpg and val/CLASS/*.jpg (ImageFolder)"
+
+VALIDATION_FOLDERS = ("val", "validation")
+
+COMPANIONS = frozenset({"csv", "json", "txt", "xml"})
+"""Endings of what may well lie beside images; a note names other files first."""
+
+
+class Image(NamedTuple):
+    """An image file that was found."""
+
+    path: str
+    """Below the folder of the split."""
+    length: int
+    """In bytes."""
+    file_id: tuple[int, int]
+    """Device and inode: the same for a link and what it points to."""
+    linked: bool
+    """It is a symbolic link, or was reached through one."""
+
+
+class Listing(NamedTuple):
+    """What lies in and below one folder, as paths below the folder of the split."""
+
+    images: list[Image]
+    broken: list[str]
+    """Symbolic links that point nowhere."""
+    unfollowed: list[str]
+    """Symbolic links to folders."""
+    others: list[str]
+    """Files that are no images by their ending."""
+
+
+class Top(NamedTuple):
+    """What lies directly in the folder of a split, by name."""
+
+    classes: list[str]
+    loose: list[str]
+    """Images outside of class folders."""
+    broken: list[str]
+    """Symbolic links that point nowhere."""
+    unfollowed: list[str]
+    """Symbolic links that lead back to the folder itself or above it."""
+
+
+def found(root: Path) -> bool:
+    """Tell whether one of the split folders is there, and the validation images lie in class folders."""
+    return any((root / name).is_dir() for name in ("train", *VALIDATION_FOLDERS)) and not is_flat(root)
+
+
+def is_flat(root: Path) -> bool:
+    """Tell whether the validation images lie in one folder without classes."""
+    tops = [list_top(root / name) for name in VALIDATION_FOLDERS if (root / name).is_dir()]
+    return any(top.loose and not top.classes for top in tops)
+
+
+def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
+    """Return the images of one split of ``root``."""
+    return scan_folder(split_folder(root, split), executor)
+
+
+def split_folder(root: Path, split: Split) -> Path:
+    """Return ``root``/train, or the one of ``root``/val and ``root``/validation that is there."""
+    names = ["train"] if split == "train" else [name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
+    if len(names) == 2:
+        raise UserError(f"{root} has both a folder 'val' and a folder 'validation'.\nRemove or rename one of them.")
+    if not names or not (root / names[0]).is_dir():
+        missing = "'train'" if split == "train" else "'val' or 'validation'"
+        raise UserError(f"{root} has no folder {missing}.\nExpected {root}/{split}/CLASS/*.jpg.")
+    return root / names[0]
+
+
+def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
+    """Return the images of ``root``/CLASS/**; every folder directly below ``root`` is a class.
+
+    A class folder may be a symbolic link, but not to ``root`` or above it; links to folders further down are not
+    followed, and an image that links reach again is kept once. Names that begin with a dot are ignored. Raises
+    UserError where a link is broken or a class has no images.
+    """
+    root = Path(root)
+    top = list_top(root)
+    if not top.classes:
+        raise UserError(f"{root} has no class folders.\nExpected images as {root}/CLASS/*.jpg.")
+    listings = spread(partial(_list_class, str(root)), top.classes, executor)
+    require_links(root, top.broken + [path for listing in listings for path in listing.broken])
+    repeated = _repeated(root, [image for listing in listings for image in listing.images])
+    kept = [[image for image in listing.images if image.path not in repeated] for listing in listings]
+    _require_images(root, top.classes, [len(images) for images in kept])
+    rows = (Row(label, image.path, image.path, 0, image.length) for label, each in enumerate(kept) for image in each)
+    unfollowed = top.unfollowed + [path for listing in listings for path in listing.unfollowed]
+    others = [path for listing in listings for path in listing.others]
+    notes = tuple(_notes(root, top.loose, unfollowed, sorted(repeated), others))
+    return make_index(root, tuple(top.classes), rows, notes)
+
+
+def list_top(root: Path) -> Top:
+    """Return what lies directly in ``root``, sorted."""
+    top, real = Top([], [], [], []), root.resolve()
+    with os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            if _is_broken(entry):
+                top.broken.append(entry.name)
+            elif entry.is_dir():
+                back = entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())
+                (top.unfollowed if back else top.classes).append(entry.name)
+            elif _is_image(entry.name):
+                top.loose.append(entry.name)
+    return top
+
+
+def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listing:
+    """Return the images in and below ``folder``; each path begins with ``prefix``."""
+    listing = Listing([], [], [], [])
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below = list_images(entry.path, f"{path}/", linked=linked)
+                listing.images.extend(below.images)
+                listing.broken.extend(below.broken)
+                listing.unfollowed.extend(below.unfollowed)
+                listing.others.extend(below.others)
+            elif _is_broken(entry):
+                listing.broken.append(path)
+            elif entry.is_dir():
+                listing.unfollowed.append(path)
+            elif _is_image(entry.name):
+                listing.images.extend(_image(entry, path, linked=linked))
+            else:
+                listing.others.append(path)
+    return listing
+
+
+def require_links(root: Path, broken: Sequence[str]) -> None:
+    """Raise UserError that names the symbolic links which point nowhere."""
+    if broken:
+        links = some([f"{root}/{path}" for path in sorted(broken)])
+        raise UserError(f"Symbolic links that point nowhere: {links}.\nRestore what they point to, or remove them.")
+
+
+def _list_class(root: str, name: str) -> Listing:
+    folder = os.path.join(root, name)  # noqa: PTH118  # a name that is not UTF-8 stays as it is
+    return list_images(folder, f"{name}/", linked=os.path.islink(folder))  # noqa: PTH114
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # for every image
+
+
+def _is_image(name: str) -> bool:
+    return _ending(name) in SUFFIXES
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _image(entry: os.DirEntry[str], path: str, *, linked: bool) -> Iterator[Image]:
+    """Yield the image, unless it is a pipe or a device, which cannot be read twice."""
+    status = entry.stat()
+    if stat.S_ISREG(status.st_mode):
+        yield Image(path, status.st_size, (status.st_dev, status.st_ino), linked or entry.is_symlink())
+
+
+def _repeated(root: Path, images: list[Image]) -> set[str]:
+    """Return the paths of the images that a link reaches a second time.
+
+    Hard links are different files with one inode: only a resolved path tells them from symbolic links, and it is
+    asked for only where an inode comes twice.
+    """
+    if not any(image.linked for image in images):
+        return set()
+    counts = Counter(image.file_id for image in images)
+    seen: set[str] = set()
+    repeated: set[str] = set()
+    for image in sorted(images, key=lambda image: (image.linked, image.path)):
+        if counts[image.file_id] == 1:
+            continue
+        real = os.path.realpath(root / image.path)
+        if real in seen:
+            repeated.add(image.path)
+        seen.add(real)
+    return repeated
+
+
+def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> None:
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if len(empty) == len(classes):
+        raise UserError(f"{root} holds no images in its {len(classes)} class folders.\nExpected {root}/CLASS/*.jpg.")
+    if empty:
+        raise UserError(f"{root} has classes without images: {some(empty)}.\nAdd their images or remove the folders.")
+
+
+def _notes(
+    root: Path, loose: list[str], unfollowed: list[str], repeated: list[str], others: list[str]
+) -> Iterator[str]:
+    if loose:
+        yield f"{root}: {len(loose)} images outside of class folders are left out: {some(loose)}"
+    if unfollowed:
+        yield f"{root}: {len(unfollowed)} symbolic links to folders are not followed: {some(sorted(unfollowed))}"
+    if repeated:
+        yield f"{root}: {len(repeated)} symbolic links reach an image again, which is walked once: {some(repeated)}"
+    if others:
+        names = some(sorted(others, key=lambda path: (_ending(path) in COMPANIONS, path)))
+        yield f"{root}: {len(others)} files in class folders do not end as images do and are left out: {names}"

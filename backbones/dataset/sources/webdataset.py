@@ -1,0 +1,213 @@
+"""WebDataset: tar shards with KEY.jpg and KEY.cls, the class as a number or a name; images are read in place."""
+
+import codecs
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.sources.prepared import found as is_prepared
+from backbones.dataset.sources.tar import Member, members
+from backbones.dataset.workers import spread
+from backbones.errors import UserError
+
+SHAPE = "train-000000.tar ... and val-000000.tar ..., of KEY.jpg and KEY.cls (WebDataset)"
+
+NAMES: dict[Split, str] = {"train": "train", "val": "val|validation"}
+"""Words in the names of shards that tell the split."""
+
+CLASS_FILES = ("classes.txt", "classnames.txt")
+"""Where the folder of the shards may name its classes: line k is class k, counted from 0."""
+
+OTHERS = ("ILSVRC2012_img_", "ILSVRC2012_bbox_", "ILSVRC2012_devkit_")
+"""The official archives begin so; they are no shards."""
+
+LONGEST_CLASS = 1_000
+"""Bytes of a .cls file; anything longer is something else."""
+
+
+class Sample(NamedTuple):
+    """One image and its class as the shard has it."""
+
+    shard: Path
+    key: str
+    image: Member
+    suffix: str
+    label: str
+
+
+def found(root: Path) -> bool:
+    """Tell whether there are shards that are not part of a prepared index."""
+    return not is_prepared(root) and any(_matching(root, split) for split in NAMES)
+
+
+def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
+    """Return the images of one split of the shards in ``root``."""
+    shards = find_shards(root, split)
+    if not shards:
+        raise UserError(f"{root} has no shards of {split}.\nExpected {SHAPE}.")
+    _require_sequence(root, shards)
+    return scan_shards(root, shards, class_names(root), executor)
+
+
+def find_shards(root: Path, split: Split) -> list[Path]:
+    """Return the archives in ``root`` whose names have the word of ``split``, sorted.
+
+    An ending such as .tgz or .tar.part is found too, for :func:`scan_shards` to refuse. Raises UserError where a name
+    has the words of both splits.
+    """
+    if both := sorted({path.name for path in _matching(root, "train")} & {p.name for p in _matching(root, "val")}):
+        raise UserError(
+            f"{root} has shards whose names say both train and val: {some(both)}.\n"
+            "Rename them, or name the shards you mean with `python -m backbones prepare --train ... --val ...`."
+        )
+    return _matching(root, split)
+
+
+def scan_shards(root: Path, shards: Sequence[Path], names: Sequence[str] | None, executor: Executor | None) -> Index:
+    """Return the images of ``shards``; ``names`` of the classes 0, 1, ... where the shards have numbers.
+
+    Without names a class is called by its number, with zeros before it so that the names sort like the numbers.
+    Raises UserError, with shard and key, for an image without class, a class without image, and what comes twice;
+    and for a shard whose name does not end in .tar, in any case.
+    """
+    if missing := [str(path) for path in shards if not path.is_file()]:
+        raise UserError(f"Shards that are not there: {some(missing)}.")
+    if wrong := [str(path) for path in shards if path.suffix.lower() != ".tar"]:
+        raise UserError(
+            f"Shards whose names do not end in .tar: {some(wrong)}.\n"
+            "Decompress those that are compressed (gunzip, unzstd), and complete, rename or remove the others."
+        )
+    samples = [sample for found in spread(_read_shard, list(shards), executor) for sample in found]
+    if not samples:
+        raise UserError(f"{some([str(path) for path in shards])}: no images with classes in there.\nExpected {SHAPE}.")
+    _refuse_repeated(samples)
+    class_of = _classes(samples, names)
+    classes = tuple(sorted(set(class_of.values()) if names is None else names))
+    if empty := sorted(set(classes) - set(class_of.values())):
+        raise UserError(f"{root}: classes without images: {some(empty)}.\nRemove them from the list, or add shards.")
+    number = {name: k for k, name in enumerate(classes)}
+    return make_index(root, classes, (_row(root, sample, class_of[sample.label], number) for sample in samples))
+
+
+def class_names(root: Path) -> list[str] | None:
+    """Return the names in ``root``/classes.txt or classnames.txt, or None where there is neither."""
+    file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    return None if file is None else read_class_names(file)
+
+
+def read_class_names(file: Path) -> list[str]:
+    """Return the lines of ``file``; UserError where one is empty or comes twice."""
+    if not file.is_file():
+        raise UserError(f"There is no file {file} with the names of the classes.")
+    content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    names = [line.strip() for line in os.fsdecode(content).rstrip().split("\n")]
+    if "" in names:
+        raise UserError(f"{file}, line {names.index('') + 1}: the name of a class is missing.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{file} names two classes alike: {some(twice)}.")
+    return names
+
+
+def _matching(root: Path, split: Split) -> list[Path]:
+    word = re.compile(rf"(?<![a-z])({NAMES[split]})(?![a-z]).*\.(tar|tgz)([^a-z].*)?\Z", re.IGNORECASE)
+    return sorted(
+        path for path in root.iterdir() if word.search(path.name) and not path.name.startswith((*OTHERS, "."))
+    )
+
+
+def _row(root: Path, sample: Sample, name: str, number: dict[str, int]) -> Row:
+    file = str(sample.shard.relative_to(root)) if sample.shard.is_relative_to(root) else str(sample.shard.absolute())
+    image = f"{name}/{PurePosixPath(sample.key).name}.{sample.suffix}"
+    return Row(number[name], image, file, sample.image.offset, sample.image.length)
+
+
+def _read_shard(shard: Path) -> list[Sample]:
+    """Return the images of one shard; each must have exactly one class."""
+    images: dict[str, tuple[Member, str]] = {}
+    labels: dict[str, Member] = {}
+    for member in members(shard):
+        key, suffix = _split(member.name)
+        if suffix == "cls":
+            labels[key] = member
+        elif suffix in SUFFIXES:
+            if key in images:
+                raise UserError(f"{shard}: two images have the key {key!r}: {images[key][0].name}, {member.name}.")
+            images[key] = (member, suffix)
+        elif suffix.rpartition(".")[2] in {"cls", *SUFFIXES}:
+            raise UserError(
+                f"{shard}: {member.name!r} is neither image nor class: the key ends at the first dot.\n"
+                "Pack the shard anew, without dots in its keys."
+            )
+    if alone := sorted(images.keys() - labels.keys()):
+        raise UserError(f"{shard}: images without a .cls: {some(alone)}.")
+    if alone := sorted(labels.keys() - images.keys()):
+        raise UserError(f"{shard}: a .cls without an image: {some(alone)}.")
+    with shard.open("rb") as opened:
+        return [Sample(shard, key, *images[key], _label(opened, shard, key, labels[key])) for key in images]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the key, up to the first dot of the last part of ``name``, and what follows it in lower case."""
+    folder, slash, last = name.removeprefix("./").rpartition("/")
+    key, _, suffix = last.partition(".")
+    return (f"{folder}{slash}{key}", suffix.lower()) if key else ("", "")
+
+
+def _label(opened: BinaryIO, shard: Path, key: str, member: Member) -> str:
+    if member.length > LONGEST_CLASS:
+        raise UserError(f"{shard}: the class of {key!r} has {member.length} bytes, too many for a number or a name.")
+    opened.seek(member.offset)
+    label = os.fsdecode(opened.read(member.length)).strip()
+    if not label:
+        raise UserError(f"{shard}: the class of {key!r} is empty.")
+    return label
+
+
+def _refuse_repeated(samples: Iterable[Sample]) -> None:
+    first: dict[str, Path] = {}
+    for sample in samples:
+        if sample.key in first:
+            raise UserError(f"{sample.shard} and {first[sample.key]} both hold the key {sample.key!r}.")
+        first[sample.key] = sample.shard
+
+
+def _classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dict[str, str]:
+    """Return the name of the class that each text in a .cls stands for: a number, or a name itself."""
+    examples = {sample.label: sample for sample in samples}
+    if not all(re.fullmatch(r"[+-]?\d+", text) for text in examples):
+        known = {text: text for text in examples if names is None or text in names}
+        _require_known(examples, known, "is not in the list of classes")
+        return known
+    count = len(names) if names is not None else 1 + max(int(text) for text in examples)
+    inside = {text: int(text) for text in examples if 0 <= int(text) < count}
+    _require_known(examples, inside, f"does not lie in [0, {count})")
+    width = len(str(count - 1))
+    return {text: names[k] if names is not None else f"{k:0{width}d}" for text, k in inside.items()}
+
+
+def _require_known(examples: Mapping[str, Sample], known: Mapping[str, object], reason: str) -> None:
+    for text, sample in examples.items():
+        if text not in known:
+            raise UserError(f"{sample.shard}: the class {text!r} of {sample.key!r} {reason}.")
+
+
+def _require_sequence(root: Path, shards: Sequence[Path]) -> None:
+    """Raise UserError where a number is missing among shards that are numbered: a part would go unnoticed."""
+    series: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for path in shards:
+        if match := re.fullmatch(r"(.*?)(\d+)((?:-of-\d+)?\.tar)", path.name, re.IGNORECASE):
+            series[match[1], match[3]].add(int(match[2]))
+    for (before, after), numbers in series.items():
+        total = re.search(r"-of-(\d+)", after)
+        whole = set(range(int(total[1]))) if total else set(range(min(numbers), max(numbers) + 1))
+        if missing := sorted(whole - numbers):
+            lost = some([str(number) for number in missing])
+            raise UserError(
+                f"{root} lacks shards of {before}*{after}: number {lost}.\n"
+                "Copy them, or name the shards you mean with `python -m backbones prepare --train ... --val ...`."
+            )

@@ -1,0 +1,99 @@
+"""The data set that ``data_dir`` names: which source it is, its splits, and whether they fit together."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from backbones.dataset.index import Index, Split, some
+from backbones.dataset.quarantine import read_quarantine, with_none_quarantined, without_quarantined
+from backbones.dataset.sources import folder, ilsvrc, kaggle, prepared, webdataset
+from backbones.errors import UserError
+
+
+class Source(NamedTuple):
+    """One layout of a data set."""
+
+    shape: str
+    """What it looks like, for people."""
+    found: Callable[[Path], bool]
+    """Whether a folder has this layout."""
+    scan: Callable[[Path, Split, Executor | None], Index]
+    """The images of one split of a folder."""
+
+
+SOURCES = tuple(Source(each.SHAPE, each.found, each.scan) for each in (prepared, folder, kaggle, ilsvrc, webdataset))
+
+
+def train_and_val(
+    data_dir: str | Path, *, obey_quarantine: bool = True, executor: Executor | None = None
+) -> tuple[Index, Index]:
+    """Return the training and validation images, checked against each other.
+
+    ``executor`` may spread the reading of folders and archives. Raises UserError where the layout is not known, a
+    split is missing or empty, the two have different classes, or a validation image is quarantined.
+    """
+    root, source = _chosen(data_dir)
+    with naming_files():
+        train, val = source.scan(root, "train", executor), source.scan(root, "val", executor)
+    require_same_classes(train, val)
+    return after_quarantine(root, train, val) if obey_quarantine else (train, val)
+
+
+def validation(data_dir: str | Path, *, obey_quarantine: bool = True, executor: Executor | None = None) -> Index:
+    """Return the validation images; the training images need not be there."""
+    root, source = _chosen(data_dir)
+    with naming_files():
+        val = source.scan(root, "val", executor)
+    return with_none_quarantined(val, read_quarantine(root)["val"]) if obey_quarantine else val
+
+
+def after_quarantine(root: Path, train: Index, val: Index) -> tuple[Index, Index]:
+    """Leave out the training images that ``root``/quarantine.tsv names; UserError for validation images there."""
+    entries = read_quarantine(root)
+    return without_quarantined(train, entries["train"]), with_none_quarantined(val, entries["val"])
+
+
+def require_same_classes(train: Index, val: Index) -> None:
+    """Raise UserError that names the classes which only one of the splits has."""
+    train_only, val_only = set(train.classes) - set(val.classes), set(val.classes) - set(train.classes)
+    if not (train_only or val_only):
+        return
+    sides = [(train_only, "training", train.root), (val_only, "validation", val.root)]
+    parts = [f"only for {split} in {root}: {some(sorted(names))}" for names, split, root in sides if names]
+    raise UserError(f"Training and validation classes differ: {'; '.join(parts)}.\nBoth need the same classes.")
+
+
+@contextmanager
+def naming_files() -> Iterator[None]:
+    """Turn an error of the file system into a UserError with the file and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or 'A file of the data set'} cannot be read: {error.strerror}.") from error
+
+
+def data_folder(data_dir: str | Path) -> Path:
+    """Return ``data_dir`` as a path; UserError where it is not a folder."""
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"{data_dir} is not a folder.\n"
+            "Name the folder of the data set with --data-dir: class folders, the official archives, shards or an index."
+        )
+    return root
+
+
+def _chosen(data_dir: str | Path) -> tuple[Path, Source]:
+    """Return the folder and the one source that fits it."""
+    root = data_folder(data_dir)
+    with naming_files():
+        fitting = [source for source in SOURCES if source.found(root)]
+    if not fitting:
+        shapes = "".join(f"\n  {source.shape}" for source in SOURCES)
+        raise UserError(f"{root} holds no data set of a known layout. One of these is expected:{shapes}")
+    if len(fitting) > 1:
+        shapes = "".join(f"\n  {source.shape}" for source in fitting)
+        raise UserError(f"{root} holds more than one data set; keep one of these:{shapes}")
+    return root, fitting[0]

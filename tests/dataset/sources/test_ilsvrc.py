@@ -1,0 +1,143 @@
+"""The official archives and their devkit: labels from either source of truth, and what is refused."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.datasets.imagenet
+
+from backbones.dataset.index import Split
+from backbones.dataset.sources.ground_truth import read_devkit
+from backbones.dataset.sources.ilsvrc import scan
+from backbones.errors import UserError
+from tests.dataset.make_sources import Images, devkit, pack, write
+
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+
+
+def refusal(root: Path, split: Split = "val") -> str:
+    with pytest.raises(UserError) as caught:
+        scan(root, split)
+    return str(caught.value)
+
+
+def replace_devkit(root: Path, images: Images, **changes: bytes | None) -> None:
+    files = {name: changes.get(Path(name).stem, content) for name, content in devkit(images).items()}
+    kept = {name: content for name, content in files.items() if content is not None}
+    write(root / DEVKIT, pack(kept, mode="w:gz"))
+
+
+def test_training_images_are_read_where_they_lie_in_the_outer_archive(ilsvrc: Path, images: Images) -> None:
+    index = scan(ilsvrc, "train")
+    data = (ilsvrc / "ILSVRC2012_img_train.tar").read_bytes()
+    found = {index.names[row]: data[(p := index.place(row)).offset :][: p.length] for row in range(len(index))}
+    assert found == images["train"]
+    assert list(index.files) == ["ILSVRC2012_img_train.tar"]
+
+
+def test_validation_images_get_the_classes_of_the_devkit(ilsvrc: Path, images: Images) -> None:
+    assert list(scan(ilsvrc, "val").names) == sorted(images["val"])
+
+
+def test_the_unpacked_devkit_does_as_well(ilsvrc: Path, images: Images) -> None:
+    with tarfile.open(ilsvrc / DEVKIT) as archive:
+        archive.extractall(ilsvrc, filter="data")
+    (ilsvrc / DEVKIT).unlink()
+    assert list(scan(ilsvrc, "val").names) == sorted(images["val"])
+
+
+def test_without_the_devkit_the_table_of_kaggle_serves(ilsvrc: Path, kaggle: Path, images: Images) -> None:
+    (ilsvrc / DEVKIT).unlink()
+    shutil.copy(kaggle / "LOC_val_solution.csv", ilsvrc)
+    assert list(scan(ilsvrc, "val").names) == sorted(images["val"])
+
+
+def test_without_either_the_images_are_refused_as_unlabelled(ilsvrc: Path) -> None:
+    (ilsvrc / DEVKIT).unlink()
+    message = refusal(ilsvrc)
+    assert "without labels" in message
+    assert DEVKIT in message
+    assert "LOC_val_solution.csv" in message
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision unpacks without a filter
+def test_torchvision_reads_the_same_classes_from_the_devkit(ilsvrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.datasets.imagenet, "_verify_archive", lambda *_: None)
+    torchvision.datasets.imagenet.parse_devkit_archive(ilsvrc)
+    _, wnids = torch.load(ilsvrc / "meta.bin", weights_only=True)
+    assert list(read_devkit(ilsvrc / DEVKIT).classes.values()) == wnids
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_truncated_archive_is_refused_by_name(ilsvrc: Path, split) -> None:
+    file = ilsvrc / f"ILSVRC2012_img_{split}.tar"
+    file.write_bytes(file.read_bytes()[:-30_000])
+    assert f"{file.name} is truncated" in refusal(ilsvrc, split)
+
+
+def test_a_truncated_archive_of_one_class_is_refused_by_its_name(ilsvrc: Path) -> None:
+    whole = pack({"n01440764_1.JPEG": b"x" * 3000})
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764.tar": whole[:2000]}))
+    assert "n01440764.tar in " in refusal(ilsvrc, "train")
+
+
+def test_a_class_without_images_is_named(ilsvrc: Path) -> None:
+    one = pack({"n01440764_1.JPEG": b"x"})
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764.tar": one, "n02094433.tar": pack({"a.txt": b""})}))
+    assert "classes without images: n02094433" in refusal(ilsvrc, "train")
+
+
+def test_images_that_were_packed_without_class_archives_are_refused(ilsvrc: Path) -> None:
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764/n01440764_1.JPEG": b"x"}))
+    assert "no archives nXXXXXXXX.tar" in refusal(ilsvrc, "train")
+
+
+@pytest.mark.parametrize("second", ["again/n01440764.tar", "n01440764.TAR"])
+def test_two_archives_of_one_class_are_refused_with_both_names(ilsvrc: Path, second: str) -> None:
+    contents = {"n01440764.tar": pack({"n01440764_1.JPEG": b"x"}), second: pack({"n01440764_2.JPEG": b"x"})}
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack(contents))
+    assert f"two archives of one class: n01440764.tar and {second}." in refusal(ilsvrc, "train")
+
+
+def test_a_hole_in_the_archive_of_one_class_is_refused_by_its_name(ilsvrc: Path) -> None:
+    hole = pack({"n01440764_1.JPEG": b"x", "n01440764_2.JPEG": b"y"})
+    write(ilsvrc / "ILSVRC2012_img_train.tar", pack({"n01440764.tar": hole[:1024] + bytes(512) + hole[1536:]}))
+    assert "n01440764.tar in " in refusal(ilsvrc, "train")
+
+
+def test_two_validation_images_that_differ_in_their_endings_are_refused(ilsvrc: Path, images: Images) -> None:
+    name = "ILSVRC2012_val_00000001"
+    contents = {Path(each).name: content for each, content in images["val"].items()} | {f"{name}.jpg": b"x"}
+    write(ilsvrc / "ILSVRC2012_img_val.tar", pack(contents))
+    message = refusal(ilsvrc)
+    assert f"two images of one name: {name}.JPEG (ILSVRC2012_img_val.tar, byte " in message
+    assert f" and {name}.jpg (ILSVRC2012_img_val.tar, byte " in message
+
+
+def test_a_missing_archive_is_named(ilsvrc: Path) -> None:
+    (ilsvrc / "ILSVRC2012_img_val.tar").unlink()
+    assert "no ILSVRC2012_img_val.tar" in refusal(ilsvrc)
+
+
+def test_an_id_that_is_a_synset_with_children_is_refused_by_line(ilsvrc: Path, images: Images) -> None:
+    replace_devkit(ilsvrc, images, ILSVRC2012_validation_ground_truth=b"1\n2\n5\n")
+    assert "line 3: '5' is no class" in refusal(ilsvrc)
+
+
+def test_a_list_with_too_few_lines_names_the_images_without_one(ilsvrc: Path, images: Images) -> None:
+    replace_devkit(ilsvrc, images, ILSVRC2012_validation_ground_truth=b"1\n" * 11)
+    assert "does not tell the class of ILSVRC2012_val_00000012" in refusal(ilsvrc)
+
+
+@pytest.mark.parametrize("meta", [b"", b"not a mat file" * 50, None])
+def test_a_devkit_without_a_sound_meta_mat_is_refused(ilsvrc: Path, images: Images, meta: bytes | None) -> None:
+    replace_devkit(ilsvrc, images, meta=meta)
+    assert "meta.mat" in refusal(ilsvrc)
+
+
+def test_a_truncated_devkit_is_refused_by_name(ilsvrc: Path) -> None:
+    (ilsvrc / DEVKIT).write_bytes((ilsvrc / DEVKIT).read_bytes()[:500])
+    assert f"{DEVKIT} cannot be read" in refusal(ilsvrc)

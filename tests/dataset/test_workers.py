@@ -1,0 +1,70 @@
+"""Work that is spread: the same results in the same order wherever it is done."""
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backbones.dataset.workers import as_they_finish, processes, spread
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def whereabouts(_: int) -> int:
+    time.sleep(0.02)
+    return threading.get_ident()
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    assert spread(square, range(1000)) == [k * k for k in range(1000)]
+    with ThreadPoolExecutor(3) as threads:
+        assert spread(square, range(1000), threads) == [k * k for k in range(1000)]
+
+
+def test_waiting_is_shared_among_threads() -> None:
+    begin = time.perf_counter()
+    threads = spread(whereabouts, range(100))
+    assert len(set(threads)) > 8
+    assert time.perf_counter() - begin < 0.02 * 100 / 2
+
+
+def test_computing_stays_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not time itself, which a busy machine takes away, but equal time on both clocks."""
+    monkeypatch.setattr("time.thread_time", time.perf_counter)
+    assert set(spread(whereabouts, range(20))) == {threading.get_ident()}
+
+
+def test_jobs_are_made_when_they_are_needed() -> None:
+    made: list[int] = []
+
+    def jobs():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    with ThreadPoolExecutor(1) as threads:
+        results = as_they_finish(square, jobs(), threads, ahead=4)
+        first = next(results)
+        assert len(made) <= 5
+        assert sorted([first, *results]) == [k * k for k in range(100)]
+
+
+def test_one_worker_needs_no_process() -> None:
+    with processes(1) as executor:
+        assert executor is None
+
+
+def test_processes_are_other_processes_and_report_errors() -> None:
+    with processes(2) as executor:
+        assert executor is not None
+        assert executor.submit(os.getpid).result() != os.getpid()
+        with pytest.raises(ZeroDivisionError):
+            spread(divmod_by_zero, [1], executor)
+
+
+def divmod_by_zero(number: int) -> float:
+    return number / 0
