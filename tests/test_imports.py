@@ -9,34 +9,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "backbones"
+FIRST = {"errors", "files", "terminal"}
+"""Parts that every part but the networks may use."""
 MAY_IMPORT = {
     "errors": set(),
     "strict_yaml": set(),
+    "files": {"errors"},
+    "terminal": {"errors"},
     "command_line": {"errors", "strict_yaml"},
     "recipe": {"errors"},
     "layers": {"errors"},
     "models": {"errors", "layers"},
-    "darknet": {"errors", "layers", "models"},
+    "darknet": {"errors", "files", "layers", "models"},
     "__init__": {"errors", "models"},
-    "dataset": {"errors", "recipe"},
-    "data": {"errors", "recipe", "dataset"},
-    "training": {"errors", "recipe"},
-    "assembly": {"errors", "recipe", "layers", "models", "darknet", "dataset", "data", "training", "__init__"},
-    "commands": {
-        "errors",
-        "recipe",
-        "layers",
-        "models",
-        "darknet",
-        "dataset",
-        "data",
-        "training",
-        "assembly",
-        "__init__",
-        "command_line",
-    },
-    "__main__": {"errors", "commands"},
+    "dataset": FIRST | {"recipe"},
+    "data": FIRST | {"recipe", "dataset"},
+    "training": FIRST | {"recipe"},
+    "assembly": FIRST | {"recipe", "layers", "models", "darknet", "dataset", "data", "training", "__init__"},
 }
+MAY_IMPORT["commands"] = MAY_IMPORT["assembly"] | {"assembly", "command_line"}
+MAY_IMPORT["__main__"] = {"errors", "commands"}
 FOREIGN = {
     "layers": {"torch", "timm"},
     "models": {"torch", "timm", "numpy"},
