@@ -5,21 +5,21 @@ accelerate launch train_imagenet.py --model csresnext50_ws_mi2 --data-dir /image
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from backbones import canonical_name
-from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
+from backbones.assembly.announce import conclude, introduce
+from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
 from backbones.command_line import parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
-from backbones.training.announce import conclude, introduce
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import Run, fit
 from backbones.training.run_folder import choose_run_folder, claimed, recipe_of
-from backbones.training.snapshot import Snapshots
+from backbones.training.snapshot import read_state
 from backbones.training.tracking import Tracker
 
 
@@ -31,33 +31,33 @@ def main(argv: Sequence[str]) -> Evaluation:
     )
     folder = choose_run_folder(recipe, accelerator)
     train, val = splits(recipe)
-    with train_loader(recipe, train, accelerator) as batches:
-        recipe = resolve(recipe, precision=precision_name(accelerator), steps_per_epoch=batches.steps_per_epoch)
-        snapshots = Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint)
-        state, changed = snapshots.read_state(accelerator) if recipe.resume else ({}, {})
-        model = build_model(recipe, len(train.classes))
-        run = build_run(recipe, accelerator, model, (batches, val_loader(recipe, val, accelerator)), snapshots)
-        if state:
-            snapshots.restore(run, state)
-        notes = train.notes + val.notes
-        introduce(run, recipe, folder, changed, train_size=len(train), classes=len(train.classes), notes=notes)
-        with tracked(run, recipe, folder, wandb_id=state.get("wandb_id")):
-            evaluation = fit(run)
-    conclude(run, recipe, folder, evaluation)
+    batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
+    recipe = resolve(recipe, precision=precision_name(accelerator), steps_per_epoch=batches[0].steps_per_epoch)
+    state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
+    model = build_model(recipe, len(train.classes))
+    snapshots = create_snapshots(recipe, folder, model, train, val)
+    tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
+    run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
+    if recipe.resume:
+        snapshots.restore(run, state)
+    introduce(run, folder, train, val, changed)
+    with recorded(run, folder):
+        evaluation = fit(run, owes_validation=state["owes_validation"])
+    conclude(run, folder, evaluation)
     accelerator.end_training()
     return evaluation
 
 
 @contextmanager
-def tracked(run: Run, recipe: Recipe, folder: Path, *, wandb_id: str | None) -> Iterator[None]:
-    """On rank 0, own the run folder and log to it while the run lasts."""
-    if not run.accelerator.is_main_process:
+def recorded(run: Run, folder: Path) -> Iterator[None]:
+    """On the first process, own the run folder and log to it while the run lasts."""
+    tracker = run.report.tracker
+    if tracker is None:
         yield
         return
-    with claimed(folder, recipe), closing(Tracker(folder, recipe, wandb_id=wandb_id)) as run.tracker:
-        run.tracker.rewind(run.step)
-        if run.tracker.wandb:
-            run.progress.print(f"W&B         {run.tracker.wandb.where}")
+    with claimed(folder, run.recipe), tracker.open(run.step):
+        if tracker.wandb:
+            run.report.say("W&B", tracker.wandb.where)
         yield
 
 

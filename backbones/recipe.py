@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from backbones.errors import UserError
 
+DEFAULT_EPOCHS = 120
+"""Length of a run that says neither epochs nor steps."""
+
 Interpolation = Literal["bilinear", "bicubic"]
 Protocol = Literal["darknet", "timm", "full"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -365,7 +368,7 @@ class Recipe:
 
 def run_length(recipe: Recipe, steps_per_epoch: int) -> int:
     """Return the number of optimizer steps of the run."""
-    return recipe.steps or (recipe.epochs or 120) * steps_per_epoch
+    return recipe.steps or (recipe.epochs or DEFAULT_EPOCHS) * steps_per_epoch
 
 
 def micro_batch(recipe: Recipe, processes: int) -> int:
@@ -388,7 +391,7 @@ def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
 
 def resolve(recipe: Recipe, *, precision: Precision, steps_per_epoch: int) -> Recipe:
     """Return the recipe with everything decided that it left open: precision, length and burn-in."""
-    epochs = recipe.epochs if recipe.steps else recipe.epochs or 120
+    epochs = recipe.epochs if recipe.steps else recipe.epochs or DEFAULT_EPOCHS
     burn_in = burn_in_steps(recipe, run_length(recipe, steps_per_epoch))
     return replace(recipe, precision=precision, epochs=epochs, optim=replace(recipe.optim, burn_in=burn_in))
 

@@ -114,15 +114,15 @@ def cut_after_first_epoch(train, *, validated: bool) -> None:
     class StoppedError(Exception):
         pass
 
-    original = snapshot.Snapshots.__call__
+    original = snapshot.Snapshots.write_last
 
-    def save_and_stop(self, run, evaluations, is_best):
-        original(self, run, evaluations, is_best)
+    def save_and_stop(self, run, evaluations, *, owes_validation):
+        original(self, run, evaluations, owes_validation=owes_validation)
         if bool(evaluations) is validated:
             raise StoppedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot.Snapshots, "__call__", save_and_stop)
+        patch.setattr(snapshot.Snapshots, "write_last", save_and_stop)
         with pytest.raises(StoppedError):
             train("--model-ema", "--model-args", "{drop_rate: 0.2}")
 

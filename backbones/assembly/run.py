@@ -1,6 +1,7 @@
 """Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.assembly.network import create_network
+from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
 from backbones.data.synthetic import synthetic_index
@@ -18,11 +20,12 @@ from backbones.errors import UserError
 from backbones.layers import set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
-from backbones.training.loop import Run
+from backbones.training.loop import Checkpoints, Run
 from backbones.training.optim import create_optimizer
-from backbones.training.progress import ProgressBar
-from backbones.training.schedule import poly_with_burn_in
+from backbones.training.report import Report
+from backbones.training.schedule import Schedule, poly_with_burn_in
 from backbones.training.snapshot import Snapshots
+from backbones.training.tracking import Tracker
 
 
 def splits(recipe: Recipe) -> tuple[Index, Index]:
@@ -94,12 +97,24 @@ def build_run(
     accelerator: Accelerator,
     model: nn.Module,
     batches: tuple[TrainLoader, EvalLoader],
-    save: Snapshots,
+    *,
+    checkpoints: Checkpoints,
+    tracker: Tracker | None = None,
 ) -> Run:
-    """Return the run at step 0."""
+    """Return the run at step 0.
+
+    Args:
+        recipe: the resolved recipe.
+        accelerator: of this process.
+        model: the network with its initial weights.
+        batches: training and validation.
+        checkpoints: writer of checkpoints.
+        tracker: writer of metrics, on the first process only.
+    """
     train, val = batches
     total_steps = run_length(recipe, train.steps_per_epoch)
     burn_in = burn_in_steps(recipe, total_steps)
+    schedule = poly_with_burn_in(lr=recipe.lr, total_steps=total_steps, burn_in=burn_in, power=recipe.optim.power)
     ema = make_ema(recipe, model.to(accelerator.device))
     if recipe.torchcompile:
         model.compile()
@@ -109,21 +124,44 @@ def build_run(
         accelerator=accelerator,
         model=prepared,
         optimizer=optimizer,
-        schedule=poly_with_burn_in(lr=recipe.lr, total_steps=total_steps, burn_in=burn_in, power=recipe.optim.power),
+        schedule=schedule,
+        recipe=recipe,
         total_steps=total_steps,
-        batch_size=recipe.batch_size,
         train_batches=train,
         val_batches=val,
-        val_size=val.n,
         mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed, batch_size=recipe.batch_size),
-        save=save,
-        progress=ProgressBar(total_steps, enabled=accelerator.is_main_process),
+        checkpoints=checkpoints,
+        report=create_report(recipe, accelerator, train, schedule, total_steps=total_steps, tracker=tracker),
         on_step=partial(set_drop_block_progress, model),
         ema=ema,
-        clip_grad=recipe.optim.clip_grad,
-        seed=recipe.seed,
-        log_interval=recipe.log.interval,
-        val_interval=recipe.val_interval,
+    )
+
+
+def create_snapshots(recipe: Recipe, folder: Path, model: nn.Module, train: Index, val: Index) -> Snapshots:
+    """Return the writer and reader of the run's checkpoints in ``folder``."""
+    cfg = model.cfg_text if isinstance(model, DarknetNetwork) else None
+    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg)
+
+
+def create_report(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    train: TrainLoader,
+    schedule: Schedule,
+    *,
+    total_steps: int,
+    tracker: Tracker | None,
+) -> Report:
+    """Return the report of a run. A part that has metrics of its own adds them to its ``contributions``."""
+    return Report(
+        accelerator=accelerator,
+        schedule=schedule,
+        total_steps=total_steps,
+        steps_per_epoch=train.steps_per_epoch,
+        batch_size=recipe.batch_size,
+        interval=recipe.log.interval,
+        count=train.counters,
+        tracker=tracker,
     )
 
 

@@ -78,6 +78,20 @@ class TrainLoader:
         for place in places:
             yield stream.take(place)
 
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
+        """Yield micro-batches from optimizer step ``step`` of the run on, without end."""
+        try:
+            epoch, start = divmod(step, self.steps_per_epoch)
+            while True:
+                yield from self.epoch(epoch, start)
+                epoch, start = epoch + 1, 0
+        finally:
+            self.close()
+
+    def counters(self) -> dict[str, int]:
+        """Return what was counted so far."""
+        return {"data/replaced": self.bad.replaced}
+
     @property
     def replaced(self) -> int:
         """Bad images in whose place others were taken, so far."""

@@ -8,10 +8,8 @@ that it can be evaluated alone. ``state.pt`` holds what only training needs, loa
 """
 
 import json
-import os
 import pickle
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+from backbones.files import OLD, json_text, new_folder
 
 FORMAT = 1
 MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
@@ -38,21 +37,17 @@ def save_checkpoint(
     state: Any = None,
 ) -> None:
     """Write a checkpoint folder; until it is complete, the one that was there stays the valid one."""
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    write_weights(fresh / MODEL, model, description)
-    if ema is not None:
-        write_weights(fresh / EMA, ema, description)
-    if state is not None:
-        torch.save(state, fresh / STATE)
-    _flush(fresh)
-    _put_in_place(fresh, folder)
+    with new_folder(folder) as new:
+        write_weights(new / MODEL, model, description)
+        if ema is not None:
+            write_weights(new / EMA, ema, description)
+        if state is not None:
+            torch.save(state, new / STATE)
 
 
 def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
     """Write one weights file with what it says about itself in its header."""
-    header = {_HEADER: json.dumps({"format": FORMAT, **description})}
+    header = {_HEADER: json_text({"format": FORMAT, **description})}
     save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
 
 
@@ -63,7 +58,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path.parent if path.name == STATE else path
-    for folder in (path, path.with_name(path.name + ".old"), path / "last", path / "last.old"):
+    for folder in (path, path.with_name(path.name + OLD), path / "last", path / f"last{OLD}"):
         if (folder / MODEL).is_file():
             return folder
     if path.exists():
@@ -92,10 +87,22 @@ def read_description(file: Path) -> dict[str, Any] | None:
     return description
 
 
-def load_weights(model: nn.Module, file: Path, *, name: str = "the network") -> None:
-    """Load a weights file; every tensor must be there, fit, and have a place."""
+def load_weights(
+    model: nn.Module, file: Path, *, name: str = "the network", current_names: Callable[[Weights], Weights] = dict
+) -> None:
+    """Load a weights file; every tensor must be there, fit, and have a place.
+
+    Args:
+        model: the network to fill.
+        file: a safetensors file.
+        name: what to call the network in messages.
+        current_names: renames the tensors of a file that an earlier version wrote.
+
+    Raises:
+        UserError: the file cannot be read, or it belongs to another network, which is then unchanged.
+    """
     try:
-        weights = load_file(file)
+        weights = current_names(load_file(file))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a readable safetensors file: {error}") from None
     own = model.state_dict()
@@ -117,22 +124,6 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} cannot be read: {reason}") from error
-
-
-def _flush(folder: Path) -> None:
-    """Make sure that every file of the folder is on the disk before the old checkpoint goes."""
-    for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-
-
-def _put_in_place(fresh: Path, folder: Path) -> None:
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _mismatch(missing: list[str], extra: list[str], misfits: list[str]) -> str:

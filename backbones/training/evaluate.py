@@ -50,11 +50,20 @@ def evaluate(
     *,
     expected: int,
     judge: Judge = as_labelled,
+    on_batch: Callable[[Tensor], None] = lambda _sums: None,
 ) -> Evaluation:
     """Evaluate ``model`` on this process's ``batches`` and add the counts of all processes.
 
-    Each batch has ``images`` (N, 3, H, W) and ``labels`` (N,). Raises ``UserError`` when the images counted
-    are not the ``expected`` size of the split. ``judge`` says which outputs compete and which is right.
+    Args:
+        accelerator: of this process.
+        model: the network.
+        batches: each has ``images`` (N, 3, H, W) and ``labels`` (N,).
+        expected: images of the whole split.
+        judge: chooses the outputs that compete and the right one.
+        on_batch: called after each batch with (top-1 hits, top-5 hits, summed loss, images) of this process so far.
+
+    Raises:
+        UserError: the images counted are not ``expected``.
     """
     was_training = model.training
     model.eval()
@@ -63,6 +72,7 @@ def evaluate(
         with accelerator.autocast():
             logits = model(batch.images)
         sums += _counts(*judge(logits.float(), batch.labels))
+        on_batch(sums)
     model.train(was_training)
     total = cast(Tensor, accelerator.reduce(sums, reduction="sum"))
     return _evaluation(total.tolist(), expected)

@@ -1,6 +1,5 @@
-"""The folder of a run: whose it is, what it is called, and the recipe that lies in it."""
+"""The folder of a run: its name, its owner, and the recipe in it."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,20 +11,21 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from backbones.errors import UserError
+from backbones.files import LOCK, PARTIAL, lock, remove_leftovers, require_output_folder, write_text
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import find_checkpoint
 from backbones.training.tracking import METRICS, SUMMARY
 
 RECIPE = "recipe.yaml"
-LOCK = ".lock"
 LEFTOVERS = (METRICS, SUMMARY)
-"""What a run that never reached a checkpoint leaves behind; its folder may be used again."""
+"""Files of a run that never reached a checkpoint. Its folder may be used again."""
 
 
 def choose_run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
     """Return the folder that this run writes to, the same on every process; nothing is created yet.
 
-    Raises ``UserError`` when it is in use by another run, or when the checkpoint to resume does not exist.
+    Raises ``UserError`` when it is in use by another run or cannot be written, or when the checkpoint to resume does
+    not exist.
     """
     answers: list[str | UserError] = [_folder_or_error(recipe) if accelerator.is_main_process else ""]
     broadcast_object_list(answers)
@@ -41,17 +41,14 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
     Raises ``UserError`` when another process owns it, or, for a new run, has used it in the meantime.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} belongs to a run that is still going; wait for it, or stop it.") from None
+    with lock(folder, "belongs to a run that is still going"):
         if recipe.resume is None:
             _require_unused(folder)
             for name in LEFTOVERS:
                 (folder / name).unlink(missing_ok=True)
+        remove_leftovers(folder)
         repeatable = replace(recipe, output=None, resume=None)
-        (folder / RECIPE).write_text(yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
+        write_text(folder / RECIPE, yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
         yield
 
 
@@ -64,12 +61,14 @@ def recipe_of(resume: str) -> Path | None:
 
 def _folder_or_error(recipe: Recipe) -> str | UserError:
     try:
-        return str(_chosen(recipe))
+        folder = _choose_folder(recipe)
+        require_output_folder("--output", folder)
+        return str(folder)
     except UserError as error:
         return error
 
 
-def _chosen(recipe: Recipe) -> Path:
+def _choose_folder(recipe: Recipe) -> Path:
     resumed = find_checkpoint(Path(recipe.resume)).parent if recipe.resume else None
     if resumed and (recipe.output is None or Path(recipe.output).resolve() == resumed.resolve()):
         return resumed
@@ -82,7 +81,7 @@ def _require_unused(folder: Path) -> None:
     if folder.is_file():
         raise UserError(f"--output {folder} is a file; name a folder.")
     known = {RECIPE, LOCK, *LEFTOVERS}
-    if folder.is_dir() and any(path.name not in known for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in known and path.suffix != PARTIAL for path in folder.iterdir()):
         raise UserError(
             f"--output {folder} is already in use. Go on with that run by --resume {folder}, "
             "or name another folder; nothing was overwritten."

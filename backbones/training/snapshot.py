@@ -1,5 +1,7 @@
-"""What a checkpoint of a run holds, so that it goes on as the same run, and the refusal to go on as another."""
+"""The content of a run's checkpoints: a resumed run goes on as the same run, or is refused."""
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from accelerate import Accelerator
 from backbones.errors import UserError
 from backbones.recipe import Recipe, differences
 from backbones.training.checkpoint import (
+    Weights,
     find_checkpoint,
     load_state,
     load_weights,
@@ -22,18 +25,20 @@ from backbones.training.loop import Run, require_work_left
 from backbones.training.optim import load_optimizer
 
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
-"""Options that decide which network it is, which images each step sees and what the optimizer carries: a resumed run
-must keep them."""
+"""Options that a resumed run must keep: the network, the images of each step, and what the optimizer carries."""
 FREE = (
     "output", "resume", "data_dir", "workers", "device",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
 )  # fmt: skip
 """Options that change nothing of what is computed."""
 
+State = dict[str, Any]
+"""Everything in a checkpoint but weights, as plain types."""
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class Snapshots:
-    """Writes and reads the checkpoints of one run."""
+    """Writer and reader of the checkpoints of one run."""
 
     folder: Path
     """The run folder."""
@@ -41,25 +46,45 @@ class Snapshots:
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     fingerprint: str
-    """Of the training images."""
+    """Fingerprint of the training images."""
     val_fingerprint: str
-    """Of the validation images."""
+    """Fingerprint of the validation images."""
+    cfg: str | None = None
+    """Text of the darknet cfg that the network was built from; None for a network with a name."""
+    current_names: Callable[[Weights], Weights] = dict
+    """Renames the tensors of checkpoints of earlier versions."""
+    best_top1: float = -math.inf
+    """Highest top-1 so far, in per cent."""
 
-    def __call__(self, run: Run, evaluations: dict[str, Evaluation], is_best: bool) -> None:  # noqa: FBT001
-        """Write ``last`` (with the training state) and, when it is, ``best``."""
+    def write_last(self, run: Run, evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
+        """Write ``last`` with everything that a resumed run needs. It can be written after any step.
+
+        Args:
+            run: the run.
+            evaluations: figures of these weights by name; empty where they were not validated.
+            owes_validation: the resumed run must validate before it trains.
+        """
+        if run.accelerator.is_main_process:
+            state = self.training_state(run) | {"owes_validation": owes_validation}
+            self._write("last", run, evaluations, state)
+
+    def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
+        """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
+        self.best_top1 = list(evaluations.values())[-1].top1
+        if run.accelerator.is_main_process:
+            self._write("best", run, evaluations, None)
+
+    def _write(self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None) -> None:
+        ema = run.ema.module.state_dict() if run.ema else None
         about = self.description(run, evaluations)
-        model, ema = run.plain_model.state_dict(), run.ema.module.state_dict() if run.ema else None
-        if is_best:
-            save_checkpoint(self.folder / "best", model, about, ema=ema)
-        state = self.training_state(run) | {"owes_validation": not evaluations}
-        save_checkpoint(self.folder / "last", model, about, ema=ema, state=state)
+        save_checkpoint(self.folder / name, run.plain_model.state_dict(), about, ema=ema, state=state)
 
     def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """Return what a weights file says about itself: all that eval.py needs."""
         recipe = self.recipe.to_dict()
         return {
             "architecture": recipe["model"],
-            "cfg": cfg_text(run),
+            "cfg": self.cfg,
             "model_args": recipe["model_args"],
             "classes": self.classes,
             "img_size": recipe["img_size"],
@@ -70,82 +95,106 @@ class Snapshots:
             "precision": precision_name(run.accelerator),
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
             "step": run.step,
-            "images_seen": run.step * run.batch_size,
+            "images_seen": run.step * recipe["batch_size"],
             "epoch": run.step / run.train_batches.steps_per_epoch,
             "evaluations": {name: asdict(evaluation) for name, evaluation in evaluations.items()},
         }
 
-    def training_state(self, run: Run) -> dict[str, Any]:
-        """Return everything else, as plain types. The data, the schedule and dropout need the step alone."""
+    def training_state(self, run: Run) -> State:
+        """Return everything but weights. The data, the schedule and dropout need the step alone."""
         scaler = run.accelerator.scaler
         return {
             "step": run.step,
-            "best_top1": run.best_top1,
-            "replaced": run.replaced,
-            "reported": run.reported,
+            "best_top1": self.best_top1,
+            "report": run.report.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.fingerprint,
-            "cfg": cfg_text(run),
-            "surroundings": self.surroundings(run.accelerator),
-            "wandb_id": run.tracker.wandb.id if run.tracker and run.tracker.wandb else None,
+            "cfg": self.cfg,
+            "surroundings": surroundings(run.accelerator, self.val_fingerprint),
+            "wandb_id": run.report.tracker.wandb_id if run.report.tracker else None,
         }
 
-    def surroundings(self, accelerator: Accelerator) -> dict[str, Any]:
-        """Return what is not in the recipe but makes a difference: to the last bits, or to the figures."""
-        return {
-            "processes": accelerator.num_processes,
-            "torch": str(torch.__version__),
-            "validation images": self.val_fingerprint[:12],
-        }
+    def restore(self, run: Run, state: State) -> None:
+        """Put the run where the checkpoint was written.
 
-    def read_state(self, accelerator: Accelerator) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
-        """Return the training state to go on from, and which options and surroundings changed since.
-
-        Raises ``UserError`` when there is none, or when it is of another network or data set.
+        Raises:
+            UserError: the checkpoint is of another network, or the run has no work left.
         """
-        state = load_state(find_checkpoint(Path(str(self.recipe.resume))))
-        changed = differences(state["recipe"], self.recipe.to_dict())
-        for option, (before, after) in changed.items():
-            if option in FIXED or option.partition(".")[0] in FIXED:
-                raise UserError(
-                    f"--resume: the checkpoint was made with {option}={before!r}, not {after!r}; a run cannot "
-                    "change that half-way. Drop the option, or start a new run."
-                )
-        if state["fingerprint"] != self.fingerprint:
-            raise UserError(
-                "--resume: the training images (names, sizes, classes or labels) are not those of the checkpoint; a "
-                "file that was replaced and a new quarantine.tsv change them, too.\n"
-                "Point --data-dir to the same data set (without a new quarantine.tsv: --bad-images skip goes past bad "
-                "images), or start a new run."
-            )
-        changed |= differences(state["surroundings"], self.surroundings(accelerator))
-        return state, {key: values for key, values in changed.items() if key not in FREE}
-
-    def restore(self, run: Run, state: dict[str, Any]) -> None:
-        """Put the run where the checkpoint was written; in another folder it has yet to find its best."""
-        checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
-        if state["cfg"] != cfg_text(run):
+        if state["cfg"] != self.cfg:
             raise UserError(
                 f"--resume: {self.recipe.model} is not the network any more that the checkpoint was made with."
             )
-        load_weights(run.plain_model, weights_file(checkpoint, ema=False), name=self.recipe.model)
-        if run.ema:
-            load_weights(run.ema.module, weights_file(checkpoint, ema=True), name=self.recipe.model)
+        checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
+        for network, is_average in ((run.plain_model, False), *([(run.ema.module, True)] if run.ema else [])):
+            file = weights_file(checkpoint, ema=is_average)
+            load_weights(network, file, name=self.recipe.model, current_names=self.current_names)
         load_optimizer(run.optimizer, state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
-        run.step, run.owes_validation = state["step"], state["owes_validation"]
-        run.replaced = run.replaced_before = state["replaced"]
-        run.reported = state["reported"] if run.owes_validation else []
-        require_work_left(run)
-        if checkpoint.parent.resolve() == self.folder.resolve():
-            run.best_top1 = state["best_top1"]
-        else:
-            state.pop("wandb_id")
+        run.step, self.best_top1 = state["step"], state["best_top1"]
+        run.report.load_state_dict(state["report"])
+        require_work_left(run, owes_validation=state["owes_validation"])
 
 
-def cfg_text(run: Run) -> str | None:
-    """Return the whole text of the cfg that the network was built from; None for a network with a name."""
-    return getattr(run.plain_model, "cfg_text", None)
+NEW_RUN: State = {"step": 0, "owes_validation": False, "best_top1": -math.inf, "wandb_id": None}
+"""The state that a run begins with."""
+
+
+def read_state(
+    recipe: Recipe, folder: Path, accelerator: Accelerator, *, train: str, val: str
+) -> tuple[State, dict[str, tuple[Any, Any]]]:
+    """Return the state that a run goes on from, and the options and surroundings that changed since.
+
+    In another ``folder`` than the checkpoint's, the run has yet to find its best and has a W&B run of its own.
+
+    Args:
+        recipe: the recipe; without ``resume`` the run begins at step 0.
+        folder: the run folder.
+        accelerator: of this process.
+        train: fingerprint of the training images.
+        val: fingerprint of the validation images.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is of another network or data set.
+    """
+    if recipe.resume is None:
+        return NEW_RUN, {}
+    checkpoint = find_checkpoint(Path(recipe.resume))
+    state = _current_form(load_state(checkpoint))
+    changed = differences(state["recipe"], recipe.to_dict())
+    for option, (before, after) in changed.items():
+        if option in FIXED or option.partition(".")[0] in FIXED:
+            raise UserError(
+                f"--resume: the checkpoint was made with {option}={before!r}, not {after!r}; a run cannot "
+                "change that half-way. Drop the option, or start a new run."
+            )
+    if state["fingerprint"] != train:
+        raise UserError(
+            "--resume: the training images (names, sizes, classes or labels) are not those of the checkpoint; a "
+            "file that was replaced and a new quarantine.tsv change them, too.\n"
+            "Point --data-dir to the same data set (without a new quarantine.tsv: --bad-images skip goes past bad "
+            "images), or start a new run."
+        )
+    changed |= differences(state["surroundings"], surroundings(accelerator, val))
+    if checkpoint.parent.resolve() != folder.resolve():
+        state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
+    return state, {key: values for key, values in changed.items() if key not in FREE}
+
+
+def surroundings(accelerator: Accelerator, val_fingerprint: str) -> dict[str, Any]:
+    """Return what is not in the recipe but makes a difference: to the last bits, or to the figures."""
+    return {
+        "processes": accelerator.num_processes,
+        "torch": str(torch.__version__),
+        "validation images": val_fingerprint[:12],
+    }
+
+
+def _current_form(state: State) -> State:
+    """Return a state as this version writes it. Version 0.1 kept two numbers of the report by themselves."""
+    if "report" in state:
+        return state
+    rows = state["reported"] if state["owes_validation"] else []
+    return state | {"report": {"losses": [], "rows": rows, "counters": {"data/replaced": state["replaced"]}}}

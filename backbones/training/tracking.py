@@ -1,58 +1,94 @@
-"""Where metrics go: JSON lines and a CSV always, Weights & Biases as a mirror that can never stop a run."""
+"""Rows of metrics: JSON lines and a CSV always, Weights & Biases as a mirror that can never stop a run."""
 
 import csv
+import io
 import json
 import os
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
+from backbones.files import json_text, write_text
 from backbones.recipe import Recipe
 
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.csv"
+PICTURES = "pictures"
+"""Folder of the pictures, with a folder for each name."""
 SUMMARY_COLUMNS: tuple[str, ...] = (
     "epoch", "step", "train/loss", "train/lr", "val/loss", "val/top1", "val/top5", "val_ema/loss",
     "val_ema/top1", "val_ema/top5",
 )  # fmt: skip
 
+Metrics = Mapping[str, "float | Image"]
+"""Name -> number or picture."""
+
 
 class Tracker:
-    """Writes rows of metrics keyed by the step; one per run, on rank 0."""
+    """Writer of the metrics of one run; on the first process only. Nothing is written before `open`."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, wandb_id: str | None = None) -> None:
         self.folder = folder
-        self.wandb = WandbMirror(folder, recipe, run_id=wandb_id) if recipe.log_wandb else None
+        self.recipe = recipe
+        self.wandb_id = wandb_id
+        self.wandb: WandbMirror | None = None
 
-    def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one row to metrics.jsonl and mirror it."""
+    @contextmanager
+    def open(self, step: int) -> Iterator[None]:
+        """Drop the rows after ``step``, which a resumed run writes again, and mirror to W&B during the block."""
+        self.rewind(step)
+        if self.recipe.log_wandb:
+            self.wandb = WandbMirror(self.folder, self.recipe, run_id=self.wandb_id)
+            self.wandb_id = self.wandb.id
+        try:
+            yield
+        finally:
+            if self.wandb:
+                self.wandb.close()
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Append one row of numbers to metrics.jsonl, write the pictures, and mirror both."""
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, Image)}
+        pictures = {name: value for name, value in metrics.items() if isinstance(value, Image)}
         with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(json_text({"step": step, **numbers}) + "\n")
+        for name, picture in pictures.items():
+            file = self.folder / PICTURES / name / f"{step:08d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file)
         if self.wandb:
-            self.wandb.log(step, metrics)
+            self.wandb.log(step, numbers, pictures)
 
-    def summarize(self, step: int, metrics: dict[str, Any]) -> None:
+    def summarize(self, step: int, metrics: Metrics) -> None:
         """Append one row (a validated epoch) to summary.csv."""
         path = self.folder / SUMMARY
-        is_new = not path.exists()
+        columns, _ = _read_summary(path)
         with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, SUMMARY_COLUMNS, extrasaction="ignore", restval="")
-            if is_new:
-                writer.writeheader()
-            writer.writerow({"step": step, **metrics})
+            if not columns:
+                file.write(_csv_line(SUMMARY_COLUMNS))
+            row = {"step": step, **metrics}
+            file.write(_csv_line([row.get(column, "") for column in columns or SUMMARY_COLUMNS]))
 
     def rewind(self, step: int) -> None:
-        """Drop the rows after ``step``: a resumed run writes them again."""
-        _keep_lines(self.folder / METRICS, lambda line: _is_up_to(line, step))
-        column = SUMMARY_COLUMNS.index("step")
-        _keep_lines(self.folder / SUMMARY, lambda line: _is_kept(line.rstrip("\n").split(","), column, step))
-
-    def close(self) -> None:
-        """Finish the W&B run, if there is one."""
-        if self.wandb:
-            self.wandb.close()
+        """Drop the rows after ``step`` and what a kill cut off. Rows and columns of other versions stay."""
+        metrics, summary = self.folder / METRICS, self.folder / SUMMARY
+        if metrics.exists():
+            rows = [row for row in map(_parsed, metrics.read_text().splitlines()) if row is not None]
+            kept = [row for row in rows if _is_up_to(row.get("step"), step)]
+            write_text(metrics, "".join(json_text(row) + "\n" for row in kept))
+        columns, rows = _read_summary(summary)
+        if columns:
+            header = [*SUMMARY_COLUMNS, *(column for column in columns if column not in SUMMARY_COLUMNS)]
+            kept = [row for row in rows if _is_up_to(row.get("step"), step)]
+            lines = [_csv_line([row.get(column, "") for column in header]) for row in kept]
+            write_text(summary, "".join([_csv_line(header), *lines]))
+        else:
+            summary.unlink(missing_ok=True)
 
 
 class WandbMirror:
@@ -66,10 +102,10 @@ class WandbMirror:
             if self.run is None:
                 self._guarded(lambda mode=mode: self._start(folder, recipe, mode))
 
-    def log(self, step: int, metrics: dict[str, Any]) -> None:
+    def log(self, step: int, numbers: Mapping[str, Any], pictures: Mapping[str, Image]) -> None:
         """Send one row; W&B's own step counter is not used, so that a resumed run may repeat a step."""
         if self.run is not None:
-            self._guarded(lambda: self.run.log({"step": step, **metrics}))
+            self._guarded(lambda: self.run.log({"step": step, **numbers, **_for_wandb(pictures)}))
 
     def close(self) -> None:
         """Upload what is left."""
@@ -106,21 +142,38 @@ class WandbMirror:
             )
 
 
-def _keep_lines(path: Path, wanted: Callable[[str], bool]) -> None:
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines(keepends=True) if wanted(line)]
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text("".join(lines))
-        fresh.replace(path)
+def _for_wandb(pictures: Mapping[str, Image]) -> dict[str, Any]:
+    import wandb  # noqa: PLC0415 (as above)
+
+    return {name: wandb.Image(picture) for name, picture in pictures.items()}
 
 
-def _is_up_to(line: str, step: int) -> bool:
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Return a row of metrics.jsonl; None for a line that was cut off when the run was killed."""
     try:
-        return json.loads(line)["step"] <= step
-    except ValueError:  # cut off when the run was killed
-        return False
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
-def _is_kept(cells: list[str], column: int, step: int) -> bool:
-    whole = len(cells) == len(SUMMARY_COLUMNS)
-    return whole and (not cells[column].isdigit() or int(cells[column]) <= step)
+def _read_summary(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the whole rows of summary.csv, by its own header; two empty lists where it has none."""
+    text = path.read_text() if path.exists() else ""
+    whole, end, _cut_off = text.rpartition("\n")
+    header, *rows = list(csv.reader(io.StringIO(whole + end))) or [[]]
+    return header, [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _is_up_to(value: Any, step: int) -> bool:
+    """Return whether a row belongs to the steps up to ``step``; a row without a step always does."""
+    try:
+        return int(value) <= step
+    except (TypeError, ValueError):
+        return True

@@ -28,7 +28,7 @@ def assembled(recipe: Recipe):
     train, val = splits(recipe)
     loaders = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     model = build_model(recipe, len(train.classes))
-    return build_run(recipe, accelerator, model, loaders, lambda *_: None)  # type: ignore[arg-type]
+    return build_run(recipe, accelerator, model, loaders, checkpoints=None)  # type: ignore[arg-type]
 
 
 def test_the_network_starts_from_the_seed_alone():
@@ -55,13 +55,13 @@ def test_memory_order_is_the_recipes(channels_last):
 
 def test_the_run_is_as_long_and_as_fast_as_the_recipe_says():
     run = assembled(replace(RECIPE, lr=0.2, optim=Optim(burn_in=0, power=1)))
-    assert (run.total_steps, run.train_batches.steps_per_epoch, run.val_size) == (9, 3, 12)
+    assert (run.total_steps, run.train_batches.steps_per_epoch, run.val_batches.n) == (9, 3, 12)
     assert run.schedule(3) == pytest.approx(0.2 * 6 / 9)
 
 
 def test_the_mixer_knows_the_classes():
     run = assembled(RECIPE)
-    images, targets = run.mix(next(run.train_batches.epoch(0)))
+    images, targets = run.mix(next(run.train_batches.from_step(0)))
     assert images.shape == (8, 3, 32, 32)
     assert targets.shape == (8, 3)
 

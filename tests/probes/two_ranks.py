@@ -4,19 +4,20 @@ Arguments: data folder, output folder. Each rank writes rank<R>.pt.
 """
 
 import sys
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from backbones.assembly.run import splits, train_loader, val_loader
+from backbones.assembly.run import create_report, splits, train_loader, val_loader
 from backbones.data.mixing import Mixer
 from backbones.recipe import Optim, Recipe
 from backbones.training.launch import create_accelerator
 from backbones.training.loop import Run, fit
 from backbones.training.optim import create_optimizer
-from backbones.training.progress import ProgressBar
 
 RECIPE = Recipe(batch_size=32, img_size=24, workers=1, epochs=2, device="cpu")
 
@@ -36,6 +37,22 @@ def network(*, norm: bool) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 5, 3, stride=4), middle, nn.ReLU(), nn.Flatten(), nn.Linear(180, 4))
 
 
+def rate(_step: int) -> float:
+    return 0.05
+
+
+class NoCheckpoints:
+    """A writer that writes nothing."""
+
+    best_top1 = 0.0
+
+    def write_last(self, *_args, **_options) -> None:
+        return
+
+    def write_best(self, *_args) -> None:
+        return
+
+
 def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
     """Return the weights after two epochs with mixing on, and the top-1 of the last validation."""
     recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
@@ -44,22 +61,21 @@ def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
     model = network(norm=norm)
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
     assert isinstance(optimizer, AcceleratedOptimizer)
-    with train_loader(recipe, train, accelerator) as batches:
-        run = Run(
-            accelerator=accelerator,
-            model=prepared,
-            optimizer=optimizer,
-            schedule=lambda _: 0.05,
-            total_steps=4,
-            batch_size=recipe.batch_size,
-            train_batches=batches,
-            val_batches=val_loader(recipe, val, accelerator),
-            val_size=len(val),
-            mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed, batch_size=recipe.batch_size),
-            save=lambda *_: None,
-            progress=ProgressBar(4, enabled=False),
-        )
-        evaluation = fit(run)
+    batches = train_loader(recipe, train, accelerator)
+    run = Run(
+        accelerator=accelerator,
+        model=prepared,
+        optimizer=optimizer,
+        schedule=rate,
+        recipe=recipe,
+        total_steps=4,
+        train_batches=batches,
+        val_batches=val_loader(recipe, val, accelerator),
+        mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed, batch_size=recipe.batch_size),
+        checkpoints=NoCheckpoints(),
+        report=create_report(recipe, accelerator, batches, rate, total_steps=4, tracker=None),
+    )
+    evaluation = fit(run)
     return {key: value.clone() for key, value in run.plain_model.state_dict().items()}, evaluation.top1
 
 
@@ -68,8 +84,9 @@ def report(data: str) -> dict:
     recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
     accelerator = create_accelerator(device="cpu")
     train, val = splits(recipe)
-    with train_loader(recipe, train, accelerator) as batches:
-        training = seen(batches.epoch(3))
+    batches = train_loader(recipe, train, accelerator)
+    with closing(batches.from_step(3 * batches.steps_per_epoch)) as stream:
+        training = seen(islice(stream, batches.steps_per_epoch))
     validation = seen(val_loader(recipe, val, accelerator))
     return {
         "rank": accelerator.process_index,

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.layers import DropBlock2d, set_drop_block_progress
-from backbones.recipe import Optim, Recipe
+from backbones.recipe import Log, Optim, Recipe
+from backbones.training.evaluate import Evaluation
 from backbones.training.loop import Run, fit, train_epoch
 from backbones.training.optim import create_optimizer
-from backbones.training.progress import ProgressBar
+from backbones.training.report import Report
 from backbones.training.schedule import poly_with_burn_in
 from backbones.training.tracking import Tracker
 from tests import accelerate_state
@@ -34,17 +36,53 @@ class FakeBatch(NamedTuple):
 
 @dataclass
 class FakeBatches:
-    """The images of a step depend on epoch and step alone; micro-batches are equal parts of them."""
+    """The images of a step depend on its number alone; micro-batches are equal parts of them."""
 
     micro_batches: int = 1
     steps_per_epoch: int = STEPS_PER_EPOCH
-    replaced: int = 0
+    closed: int = 0
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[FakeBatch]:
-        for step in range(start_step, self.steps_per_epoch):
-            images, labels = made_up(1000 * epoch + step)
-            for part in torch.arange(BATCH).chunk(self.micro_batches):
-                yield FakeBatch(images[part], labels[part])
+    def from_step(self, step: int) -> Iterator[FakeBatch]:
+        try:
+            while True:
+                images, labels = made_up(1000 * (step // STEPS_PER_EPOCH) + step % STEPS_PER_EPOCH)
+                for part in torch.arange(BATCH).chunk(self.micro_batches):
+                    yield FakeBatch(images[part], labels[part])
+                step += 1
+        finally:
+            self.closed += 1
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+
+class FakeValidation(list):
+    """An epoch that training never sees."""
+
+    n = STEPS_PER_EPOCH * BATCH
+
+
+def validation() -> FakeValidation:
+    return FakeValidation(FakeBatch(*made_up(99_000 + step)) for step in range(STEPS_PER_EPOCH))
+
+
+@dataclass
+class FakeCheckpoints:
+    """Notes what is written: (step, figures by name, whether they are the best), and what validation is owed."""
+
+    best_top1: float = -math.inf
+    saved: list[tuple[int, dict[str, Evaluation], bool]] = field(default_factory=list)
+    owed: list[bool] = field(default_factory=list)
+    is_best: bool = False
+
+    def write_last(self, run: Run, evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
+        self.saved.append((run.step, evaluations, self.is_best))
+        self.owed.append(owes_validation)
+        self.is_best = False
+
+    def write_best(self, _run: Run, evaluations: dict[str, Evaluation]) -> None:
+        self.best_top1 = list(evaluations.values())[-1].top1
+        self.is_best = True
 
 
 def made_up(seed: int) -> tuple[Tensor, Tensor]:
@@ -65,32 +103,50 @@ def network(*, norm: bool = True, dropout: float = 0.0) -> nn.Module:
     )
 
 
-def make_run(model: nn.Module | None = None, *, micro_batches: int = 1, ema: bool = False, **fields) -> Run:
+def make_run(
+    model: nn.Module | None = None,
+    *,
+    micro_batches: int = 1,
+    ema: bool = False,
+    recipe: Recipe | None = None,
+    tracker: Tracker | None = None,
+    **fields,
+) -> Run:
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=micro_batches)
     model = model or network()
     average = ModelEmaV3(model, decay=0.5) if ema else None
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
-    saved: list[tuple[int, dict, bool]] = []
+    total_steps = fields.get("total_steps", 8)
+    schedule = fields.get("schedule", poly_with_burn_in(lr=0.05, total_steps=8, burn_in=2, power=1))
+    recipe = recipe or Recipe(log=Log(interval=3))
+    batches = FakeBatches(micro_batches)
+    report = Report(accelerator, schedule, total_steps, STEPS_PER_EPOCH, BATCH, recipe.log.interval, tracker=tracker)
     defaults = {
-        "schedule": poly_with_burn_in(lr=0.05, total_steps=8, burn_in=2, power=1),
-        "total_steps": 8,
-        "batch_size": BATCH,
-        "train_batches": FakeBatches(micro_batches),
-        "val_batches": list(FakeBatches().epoch(99)),
-        "val_size": STEPS_PER_EPOCH * BATCH,
+        "schedule": schedule,
+        "total_steps": total_steps,
+        "recipe": recipe,
+        "train_batches": batches,
+        "val_batches": validation(),
         "mix": one_hot,
-        "save": lambda run, evaluations, is_best: saved.append((run.step, evaluations, is_best)),
-        "progress": ProgressBar(8, enabled=False),
-        "log_interval": 3,
+        "checkpoints": FakeCheckpoints(),
+        "report": report,
     }
-    run = Run(accelerator=accelerator, model=prepared, optimizer=optimizer, ema=average, **(defaults | fields))
-    run.saved = saved  # type: ignore[attr-defined]
-    return run
+    return Run(accelerator=accelerator, model=prepared, optimizer=optimizer, ema=average, **(defaults | fields))
+
+
+def saved(run: Run) -> list[tuple[int, dict[str, Evaluation], bool]]:
+    return run.checkpoints.saved  # type: ignore[attr-defined]
 
 
 def validated(run: Run) -> list[int]:
     """Steps at which figures were saved."""
-    return [step for step, evaluations, _ in run.saved if evaluations]  # type: ignore[attr-defined]
+    return [step for step, evaluations, _ in saved(run) if evaluations]
+
+
+def train(run: Run) -> None:
+    """Train the rest of the epoch."""
+    with closing(run.train_batches.from_step(run.step)) as batches:
+        train_epoch(run, batches)
 
 
 def weights(run: Run) -> list[Tensor]:
@@ -148,7 +204,7 @@ def test_each_step_is_told_the_share_of_the_run_that_is_done_also_after_a_stop()
     shares = []
     run = make_run(micro_batches=2, total_steps=4, on_step=shares.append)
     fit(run)
-    assert shares == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    assert shares == [0, 0.25, 0.5, 0.75]
     shares.clear()
     fit(make_run(total_steps=4, step=2, on_step=shares.append))
     assert shares == [0.5, 0.75]
@@ -162,7 +218,7 @@ def test_a_resumed_run_goes_on_with_drop_blocks_strength():
     straight = make()
     fit(straight)
     first = make()
-    first.val_interval, first.save = 1, stop_here
+    first.checkpoints = StopHere()
     with pytest.raises(InterruptedError):
         fit(first)
     assert first.step == STEPS_PER_EPOCH
@@ -173,8 +229,9 @@ def test_a_resumed_run_goes_on_with_drop_blocks_strength():
     assert same(weights(straight), weights(second))
 
 
-def stop_here(_run, _evaluations, _is_best):
-    raise InterruptedError
+class StopHere(FakeCheckpoints):
+    def write_last(self, *_args, **_options) -> None:
+        raise InterruptedError
 
 
 def drawn(**fields) -> list[float]:
@@ -187,12 +244,12 @@ def drawn(**fields) -> list[float]:
                 numbers.append(torch.rand(()).item())
             return x
 
-    train_epoch(make_run(nn.Sequential(Draw(), network()), **fields))
+    train(make_run(nn.Sequential(Draw(), network()), **fields))
     return numbers
 
 
 def test_every_micro_batch_of_every_step_and_seed_has_its_own_random_numbers():
-    numbers = drawn(micro_batches=3) + drawn(micro_batches=3, seed=1)
+    numbers = drawn(micro_batches=3) + drawn(micro_batches=3, recipe=Recipe(seed=1))
     assert len(set(numbers)) == len(numbers) == 2 * 3 * STEPS_PER_EPOCH
 
 
@@ -208,7 +265,7 @@ def test_the_last_epoch_may_be_a_part_of_one():
 
 
 def test_validation_may_come_less_often_but_always_at_the_end():
-    run = make_run(val_interval=2, total_steps=12, schedule=lambda _: 0.01)
+    run = make_run(recipe=Recipe(val_interval=2), total_steps=12, schedule=lambda _: 0.01)
     fit(run)
     assert validated(run) == [8, 12]
 
@@ -216,18 +273,18 @@ def test_validation_may_come_less_often_but_always_at_the_end():
 def test_the_average_is_validated_too_and_decides_what_is_best():
     run = make_run(ema=True)
     evaluation = fit(run)
-    _, evaluations, _ = run.saved[-1]  # type: ignore[attr-defined]
+    _, evaluations, _ = saved(run)[-1]
     assert set(evaluations) == {"val", "val_ema"}
     assert evaluation == evaluations["val_ema"]
-    assert run.best_top1 == max(e["val_ema"].top1 for _, e, _ in run.saved if e)  # type: ignore[attr-defined]
+    assert run.checkpoints.best_top1 == max(e["val_ema"].top1 for _, e, _ in saved(run) if e)
 
 
 def test_the_average_follows_its_formula():
     run = make_run(ema=True, total_steps=1)
-    train_epoch(run)  # timm: the average starts as the weights after the first step
+    train(run)  # timm: the average starts as the weights after the first step
     first = [parameter.detach().clone() for parameter in run.plain_model.parameters()]
     run.total_steps = 2
-    train_epoch(run)
+    train(run)
     assert run.ema is not None
     for old, new, mean in zip(first, run.plain_model.parameters(), run.ema.module.parameters(), strict=True):
         assert torch.allclose(mean, 0.5 * old + 0.5 * new)
@@ -236,34 +293,37 @@ def test_the_average_follows_its_formula():
 def test_only_a_better_top1_is_best():
     run = make_run(schedule=lambda _: 0.0)
     fit(run)
-    assert [is_best for _, evaluations, is_best in run.saved if evaluations] == [True, False]  # type: ignore[attr-defined]
+    assert [is_best for _, evaluations, is_best in saved(run) if evaluations] == [True, False]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved():
     run = make_run(mix=lambda batch: (batch.images * math.inf, one_hot(batch)[1]))
     with pytest.raises(UserError, match="the training loss is nan at step 3"):
         fit(run)
-    assert run.saved == []  # type: ignore[attr-defined]
+    assert saved(run) == []
 
 
 def test_what_was_trained_is_saved_before_it_is_evaluated():
     """An image that cannot be read costs the figures, not the epoch."""
 
     class Unreadable:
+        n = 24
+
         def __iter__(self):
             raise UserError("broken.jpg cannot be decoded")
 
     run = make_run(val_batches=Unreadable())
     with pytest.raises(UserError, match=r"broken.jpg"):
         fit(run)
-    assert [(step, evaluations) for step, evaluations, _ in run.saved] == [(4, {})]  # type: ignore[attr-defined]
+    assert [(step, evaluations) for step, evaluations, _ in saved(run)] == [(4, {})]
+    assert run.checkpoints.owed == [True]  # type: ignore[attr-defined]
 
 
 def test_a_validation_that_is_owed_is_made_first():
-    run = make_run(step=8, owes_validation=True)
-    assert fit(run).n == 24
+    run = make_run(step=8)
+    assert fit(run, owes_validation=True).n == 24
     assert validated(run) == [8]
-    assert not run.owes_validation
+    assert run.checkpoints.owed == [True, False]  # type: ignore[attr-defined]
 
 
 def test_a_run_that_is_over_says_so():
@@ -287,7 +347,9 @@ def test_rows_tell_loss_rate_position_and_speed(tmp_path):
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_row(tmp_path):
-    run = make_run(tracker=Tracker(tmp_path, Recipe()), schedule=lambda _: 0.0, log_interval=2, total_steps=2)
+    run = make_run(
+        tracker=Tracker(tmp_path, Recipe()), schedule=lambda _: 0.0, recipe=Recipe(log=Log(interval=2)), total_steps=2
+    )
     fit(run)
     model = network().train()
     losses = [F.cross_entropy(model(made_up(step)[0]), made_up(step)[1]).item() for step in range(2)]
@@ -296,10 +358,41 @@ def test_the_logged_loss_is_the_mean_since_the_last_row(tmp_path):
 
 
 def test_gradients_are_clipped_to_their_norm():
-    run = make_run(clip_grad=1e-3, total_steps=1, schedule=lambda _: 1.0)
+    run = make_run(recipe=Recipe(optim=Optim(clip_grad=1e-3)), total_steps=1, schedule=lambda _: 1.0)
     before = [parameter.detach().clone() for parameter in run.plain_model.parameters()]
     for group in run.optimizer.param_groups:
         group["weight_decay"] = 0.0
-    train_epoch(run)
+    train(run)
     moved = torch.cat([(p - old).flatten() for p, old in zip(run.plain_model.parameters(), before, strict=True)])
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_stream_of_batches_is_opened_once_and_closed_at_the_end():
+    run = make_run()
+    fit(run)
+    assert run.train_batches.closed == 1  # type: ignore[attr-defined]
+
+
+def test_an_error_closes_the_stream_of_batches():
+    run = make_run(mix=lambda batch: (batch.images * math.inf, one_hot(batch)[1]))
+    with pytest.raises(UserError):
+        fit(run)
+    assert run.train_batches.closed == 1  # type: ignore[attr-defined]
+
+
+def test_a_run_saved_within_an_epoch_goes_on_without_a_validation():
+    """The state that the writer got after step 2 is enough: weights, momenta, step, and the report."""
+    straight = make_run()
+    fit(straight)
+    first = make_run(total_steps=2)
+    fit(first)
+    second = make_run(first.plain_model, step=2)
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    fit(second)
+    assert same(weights(straight), weights(second))
+    assert validated(second) == [4, 8]
+
+
+def test_the_run_has_few_fields():
+    """A step moves these; everything that is only told belongs to the report."""
+    assert len(Run.__dataclass_fields__) <= 14

@@ -56,7 +56,7 @@ def test_a_folder_has_one_owner_at_a_time(old_run):
     recipe = Recipe(resume=str(old_run))
     with (
         claimed(old_run, recipe),
-        pytest.raises(UserError, match="belongs to a run that is still going"),
+        pytest.raises(UserError, match=r"belongs to a run that is still going \(process \d+ on \S+\)"),
         claimed(old_run, recipe),
     ):
         pass
@@ -95,3 +95,15 @@ def test_the_recipe_of_a_run_is_found_and_has_no_folders_in_it(old_run):
 def test_the_folder_to_resume_must_exist(tmp_path):
     with pytest.raises(UserError, match="there is no"):
         choose(resume=tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"--output /proc/run: /proc cannot be written: [^\n]+$"):
+        choose(output="/proc/run")
+
+
+def test_what_a_killed_save_left_does_not_keep_a_folder_and_is_removed(tmp_path):
+    (tmp_path / "last.0a1b2c3d.partial").mkdir()
+    assert choose(output=tmp_path) == tmp_path
+    with claimed(tmp_path, Recipe()):
+        assert not list(tmp_path.glob("*.partial"))

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import wandb
+from PIL import Image
 
 from backbones.recipe import Log, Recipe
 from backbones.training.tracking import Tracker
@@ -58,13 +59,12 @@ def test_wandb_offline_writes_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     recipe = Recipe(log_wandb=True, log=Log(wandb_mode="offline"))
     tracker = Tracker(tmp_path, recipe)
-    tracker.log(1, {"train/loss": 2.0})
-    tracker.close()
+    with tracker.open(0):
+        tracker.log(1, {"train/loss": 2.0})
     wandb.teardown()  # its process has flushed the file when it is gone
     (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"train/loss" in written.read_bytes()
-    assert tracker.wandb is not None
-    assert tracker.wandb.id in written.name
+    assert str(tracker.wandb_id) in written.name
 
 
 def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch):
@@ -72,10 +72,9 @@ def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch):
         raise wandb.errors.CommError("no route to host")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.warns(UserWarning, match=r"W&B failed .*no route to host.*the run goes on"):
-        tracker = Tracker(tmp_path, Recipe(log_wandb=True))
-    tracker.log(1, {"train/loss": 2.0})
-    tracker.close()
+    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
+    with pytest.warns(UserWarning, match=r"W&B failed .*no route to host.*the run goes on"), tracker.open(0):
+        tracker.log(1, {"train/loss": 2.0})
     assert rows(tmp_path) == [{"step": 1, "train/loss": 2.0}]
 
 
@@ -89,19 +88,86 @@ def test_wandb_out_of_reach_goes_on_offline(tmp_path, monkeypatch):
         return start(**settings)
 
     monkeypatch.setattr(wandb, "init", only_offline)
-    with pytest.warns(UserWarning, match="no route to host"):
-        tracker = Tracker(tmp_path, Recipe(log_wandb=True))
-    tracker.log(1, {"train/loss": 2.0})
-    tracker.close()
+    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
+    with pytest.warns(UserWarning, match="no route to host"), tracker.open(0):
+        tracker.log(1, {"train/loss": 2.0})
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_wandb_that_dies_in_the_middle_is_one_warning_and_every_row_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     tracker = Tracker(tmp_path, Recipe(log_wandb=True, log=Log(wandb_mode="offline")))
-    assert tracker.wandb is not None
-    tracker.wandb.run.finish()
-    with pytest.warns(UserWarning, match="W&B failed"):
-        tracker.log(1, {"train/loss": 2.0})
-    tracker.log(2, {"train/loss": 1.0})
+    with tracker.open(0):
+        assert tracker.wandb is not None
+        tracker.wandb.run.finish()
+        with pytest.warns(UserWarning, match="W&B failed"):
+            tracker.log(1, {"train/loss": 2.0})
+        tracker.log(2, {"train/loss": 1.0})
     assert [row["step"] for row in rows(tmp_path)] == [1, 2]
+
+
+def write_summary(folder, *lines: str) -> None:
+    (folder / "summary.csv").write_text("".join(line + "\n" for line in lines))
+
+
+def test_a_summary_of_another_version_keeps_its_rows_and_gets_the_new_header(tmp_path):
+    """One column that this version does not know, and most that it knows are missing."""
+    write_summary(tmp_path, "step,val/top1,speed", "10,50.5,99", "20,60.5,98", "30,70.5,97")
+    tracker = Tracker(tmp_path, Recipe())
+    tracker.rewind(20)
+    tracker.summarize(30, {"val/top1": 71.5, "val/top5": 90.0})
+    found = [(row["step"], row["val/top1"], row["val/top5"], row["speed"]) for row in summary(tmp_path)]
+    assert found == [("10", "50.5", "", "99"), ("20", "60.5", "", "98"), ("30", "71.5", "90.0", "")]
+    assert (tmp_path / "summary.csv").read_text().startswith("epoch,step,train/loss,")
+
+
+def test_a_summary_without_steps_loses_no_row(tmp_path):
+    write_summary(tmp_path, "day,note", "monday,x")
+    Tracker(tmp_path, Recipe()).rewind(20)
+    assert [(row["day"], row["note"], row["step"]) for row in summary(tmp_path)] == [("monday", "x", "")]
+
+
+@pytest.mark.parametrize("cut", ["step,val/top1\n10,50.5\n20,60.", "step,val/top1\n10,50.5\n20"])
+def test_a_summary_cut_in_the_middle_of_a_row_loses_only_that_row(tmp_path, cut):
+    (tmp_path / "summary.csv").write_text(cut)
+    Tracker(tmp_path, Recipe()).rewind(20)
+    assert [row["step"] for row in summary(tmp_path)] == ["10"]
+
+
+def test_a_summary_cut_in_its_header_begins_anew(tmp_path):
+    (tmp_path / "summary.csv").write_text("epoch,st")
+    tracker = Tracker(tmp_path, Recipe())
+    tracker.rewind(20)
+    tracker.summarize(30, {"val/top1": 1.0})
+    assert [row["val/top1"] for row in summary(tmp_path)] == ["1.0"]
+
+
+def test_rows_of_metrics_without_a_step_or_with_other_keys_stay(tmp_path):
+    lines = ['{"event": "moved"}', '{"step": 10, "other/metric": 1}', '{"step": 30, "train/loss": 1}', "7"]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    Tracker(tmp_path, Recipe()).rewind(20)
+    assert rows(tmp_path) == [{"event": "moved"}, {"step": 10, "other/metric": 1}]
+
+
+def test_values_that_are_not_finite_are_null(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train/loss": NaN}\n')
+    tracker = Tracker(tmp_path, Recipe())
+    tracker.rewind(5)
+    tracker.log(6, {"train/loss": float("inf")})
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert [row["train/loss"] for row in rows(tmp_path)] == [None, None]
+
+
+def test_a_picture_becomes_a_file_and_no_json(tmp_path):
+    Tracker(tmp_path, Recipe()).log(7, {"fusion/map": Image.new("RGB", (3, 2)), "n": 1})
+    assert rows(tmp_path) == [{"step": 7, "n": 1}]
+    with Image.open(tmp_path / "pictures" / "fusion" / "map" / "00000007.png") as picture:
+        assert picture.size == (3, 2)
+
+
+def test_wandb_gets_pictures_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    tracker = Tracker(tmp_path, Recipe(log_wandb=True, log=Log(wandb_mode="offline")))
+    with tracker.open(0):
+        tracker.log(1, {"batch": Image.new("RGB", (3, 2))})
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/batch_*.png"))

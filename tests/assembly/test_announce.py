@@ -1,52 +1,72 @@
 """What is said at the start and the end is true."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from backbones.assembly.announce import conclude, find_bad_settings, introduce
 from backbones.recipe import Optim, Recipe
-from backbones.training.announce import introduce, warnings_of
 from backbones.training.evaluate import Evaluation
 
 
-def run_of(steps: int, lines: list[str]) -> SimpleNamespace:
+def run_of(steps: int, recipe: Recipe, lines: list[str]) -> Any:
     """As much of a Run as announcing needs."""
     model = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 2_500_000)])
     accelerator = SimpleNamespace(num_processes=2, device="cpu", mixed_precision="no")
     return SimpleNamespace(
         model=model,
         accelerator=accelerator,
+        recipe=recipe,
         train_batches=SimpleNamespace(steps_per_epoch=10),
-        val_size=50,
+        val_batches=SimpleNamespace(n=50),
         total_steps=steps,
         step=0,
-        progress=SimpleNamespace(print=lines.append),
+        report=SimpleNamespace(say=lambda label, text: lines.append(f"{label}: {text}"), counters={"data/replaced": 3}),
     )
 
 
-def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
+class Split(tuple):
+    """As much of an Index as announcing needs."""
+
+    classes = ("a",) * 7
+    notes: tuple[str, ...] = ()
+
+
+def introduced(recipe: Recipe, folder: Path, *, train_size: int, notes: tuple[str, ...] = ()) -> str:
     lines: list[str] = []
+    train: Any = Split(range(train_size))
+    train.notes = notes
+    introduce(run_of(1200, recipe, lines), folder, train, Split(), {"lr": (0.1, 0.2)})  # type: ignore[arg-type]
+    return "\n".join(lines)
+
+
+def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
     recipe = Recipe(batch_size=32, grad_accum_steps=4, optim=Optim(bn_momentum=0.1))
-    introduce(run_of(1200, lines), recipe, tmp_path, {"lr": (0.1, 0.2)}, train_size=325, classes=7)  # type: ignore[arg-type]
-    text = "\n".join(lines)
-    assert lines[0] == f"run folder  {tmp_path}"
+    text = introduced(recipe, tmp_path, train_size=325)
+    assert text.startswith(f"run folder: {tmp_path}\n")
     assert "2.50 M parameters" in text
     assert "325 training and 50 validation images in 7 classes; 5 training images are left out" in text
     assert "32 images per step = 2 processes x 4 x 4 accumulated (BatchNorm sees 4)" in text
     assert "1200 steps of 10 per epoch, from step 0; lr 0.1 after 120 steps of burn-in" in text
-    assert "changed     lr: 0.1 -> 0.2" in text
+    assert "changed: lr: 0.1 -> 0.2" in text
 
 
 def test_a_tail_is_mentioned_only_where_there_is_one(tmp_path):
-    lines: list[str] = []
-    introduce(run_of(100, lines), Recipe(batch_size=32), tmp_path, {}, train_size=320, classes=7)  # type: ignore[arg-type]
-    assert "left out" not in "\n".join(lines)
+    assert "left out" not in introduced(Recipe(batch_size=32), tmp_path, train_size=320)
 
 
 def test_notes_about_the_data_set_are_printed(tmp_path):
+    assert "note: links" in introduced(Recipe(batch_size=32), tmp_path, train_size=320, notes=("links",)).splitlines()
+
+
+def test_the_end_says_what_was_counted_and_how_to_go_on(tmp_path):
     lines: list[str] = []
-    introduce(run_of(100, lines), Recipe(batch_size=32), tmp_path, {}, train_size=320, classes=7, notes=("links",))  # type: ignore[arg-type]
-    assert "note        links" in lines
+    folder = tmp_path / "a run"
+    conclude(run_of(100, Recipe(epochs=30), lines), folder, Evaluation(top1=97.5, top5=100.0, loss=0.1, n=360))
+    assert "bad images: 3 were replaced by others of their class" in lines
+    assert lines[-1].endswith(f"--resume '{folder}' --epochs 60")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +80,7 @@ def test_notes_about_the_data_set_are_printed(tmp_path):
 )
 def test_what_would_spoil_a_run_quietly_is_said(steps, momentum, batch, warned):
     recipe = Recipe(batch_size=batch, optim=Optim(bn_momentum=momentum))
-    warnings = warnings_of(run_of(steps, []), recipe)  # type: ignore[arg-type]
+    warnings = list(find_bad_settings(run_of(steps, recipe, [])))
     assert len(warnings) == len(warned)
     assert all(text in warning for text, warning in zip(warned, warnings, strict=True))
 

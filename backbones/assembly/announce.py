@@ -1,0 +1,84 @@
+"""What a run says at its start and at its end, and the settings that it warns of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from backbones.dataset.index import Index
+from backbones.recipe import DEFAULT_EPOCHS, burn_in_steps, micro_batch
+from backbones.training.evaluate import Evaluation
+from backbones.training.launch import command_line
+from backbones.training.loop import Run
+
+_TIME_CONSTANTS = 10
+"""Updates, in units of 1 / momentum, after which BatchNorm has forgotten its initial statistics."""
+_NOISY_BATCH = 8
+"""Fewer images than this make a poor estimate of a channel's statistics."""
+_COUNTED = {"data/replaced": ("bad images", "{} were replaced by others of their class")}
+"""Label and text of the line about each counter of the loader."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""Option -> its value in the checkpoint and now."""
+
+
+def introduce(run: Run, folder: Path, train: Index, val: Index, changed: Changes) -> None:
+    """Say what is about to be trained, on what, where it goes, and what ``changed`` since the checkpoint."""
+    for label, text in (*_facts(run, folder, train), *_remarks(run, train.notes + val.notes, changed)):
+        run.report.say(label, text)
+
+
+def _facts(run: Run, folder: Path, train: Index) -> Iterator[tuple[str, object]]:
+    recipe, accelerator, steps = run.recipe, run.accelerator, run.train_batches.steps_per_epoch
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    each = micro_batch(recipe, accelerator.num_processes)
+    shares = f"{accelerator.num_processes} processes x {each} x {recipe.grad_accum_steps} accumulated"
+    left = len(train) - steps * recipe.batch_size
+    tail = f"; {left} training images are left out of each epoch, others each time" if left else ""
+    images = f"{len(train)} training and {run.val_batches.n} validation images in {len(train.classes)} classes"
+    device = f"on {accelerator.device}, mixed precision {accelerator.mixed_precision}"
+    burn_in = f"lr {recipe.lr} after {burn_in_steps(recipe, run.total_steps)} steps of burn-in"
+    yield "run folder", folder
+    yield "model", f"{recipe.model}, {parameters / 1e6:.2f} M parameters, {device}"
+    yield "data", images + tail
+    yield "batch", f"{recipe.batch_size} images per step = {shares} (BatchNorm sees {each})"
+    yield "length", f"{run.total_steps} steps of {steps} per epoch, from step {run.step}; {burn_in}"
+
+
+def _remarks(run: Run, notes: tuple[str, ...], changed: Changes) -> Iterator[tuple[str, object]]:
+    for note in notes:
+        yield "note", note
+    for option, (before, after) in changed.items():
+        yield "changed", f"{option}: {before!r} -> {after!r}"
+    for warning in find_bad_settings(run):
+        yield "warning", warning
+
+
+def find_bad_settings(run: Run) -> Iterator[str]:
+    """Yield a line for each setting that would quietly spoil this run."""
+    momentum, updates = run.recipe.optim.bn_momentum, run.total_steps * run.recipe.grad_accum_steps
+    each = micro_batch(run.recipe, run.accelerator.num_processes)
+    if momentum < 0.1 and updates * momentum < _TIME_CONSTANTS:
+        yield (
+            f"--bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run of "
+            f"{updates}: validation will lag behind. 0.1 suits short runs."
+        )
+    if each < _NOISY_BATCH:
+        yield (
+            f"BatchNorm sees only {each} images at a time: its statistics are noisy. Use a larger --batch-size, fewer "
+            "processes or a smaller --grad-accum-steps."
+        )
+
+
+def conclude(run: Run, folder: Path, evaluation: Evaluation) -> None:
+    """Say what came out, where it is, and how to go on."""
+    recipe, name = run.recipe, quote(str(folder))
+    longer = f"--steps {2 * recipe.steps}" if recipe.steps else f"--epochs {2 * (recipe.epochs or DEFAULT_EPOCHS)}"
+    run.report.say("\nrun folder ", folder)
+    run.report.say("result", evaluation)
+    for counter, count in run.report.counters.items():
+        label, text = _COUNTED.get(counter, (counter, "{}"))
+        if count:
+            run.report.say(label, text.format(count))
+    run.report.say("evaluate", f"python eval.py --ckpt {name}")
+    run.report.say("resume", f"{command_line()} --resume {name} {longer}")

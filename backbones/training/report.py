@@ -1,0 +1,202 @@
+"""What a run reports: mean losses, speed, progress, counters, and the metrics that other parts contribute."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from backbones import terminal
+from backbones.errors import UserError
+from backbones.training.evaluate import Evaluation
+from backbones.training.schedule import Schedule
+from backbones.training.stopwatch import Stopwatch
+from backbones.training.tracking import Metrics, Tracker
+
+
+class Moment(NamedTuple):
+    """The point of a run at which metrics are asked for."""
+
+    kind: Literal["interval", "validation"]
+    """After ``log.interval`` steps, or after a validation."""
+    step: int
+    epoch: float
+    images_seen: int
+
+
+Contribution = Callable[[Moment], Metrics]
+"""A part's own metrics, as ``name -> number or picture``. It is called on every process, at the same moments."""
+
+
+@dataclass
+class Report:
+    """Everything that a run says and logs. Each process has one; the first process alone prints and writes."""
+
+    accelerator: Accelerator
+    schedule: Schedule
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    """Images per step, over all processes."""
+    interval: int
+    """Steps between two rows."""
+    count: Callable[[], Mapping[str, int]] = dict
+    """Returns what this process has counted since it started, such as replaced images."""
+    tracker: Tracker | None = None
+    """On the first process only."""
+    contributions: list[Contribution] = field(default_factory=list)
+    """The hook for metrics of any other part."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    losses: list[Tensor] = field(default_factory=list)
+    """Losses since the last row, still on the device."""
+    rows: list[tuple[float, int]] = field(default_factory=list)
+    """(mean loss, micro-batches) of each row since the last validation."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """Sums of ``count`` over all processes and since step 0, at the last row."""
+    counted_before: dict[str, int] = field(default_factory=dict)
+    """The counters of the checkpoint that was resumed."""
+    last_loss: float | None = None
+    """Mean loss of the last row, for the progress display."""
+    task: terminal.Task | None = None
+    """The progress display, on the first process while the run lasts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to report the same."""
+        losses = torch.stack(self.losses).tolist() if self.losses else []
+        return {"losses": losses, "rows": self.rows, "counters": self.counters}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a checkpoint."""
+        self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in state["losses"]]
+        self.rows = [(loss, count) for loss, count in state["rows"]]
+        self.counters = self.counted_before = dict(state["counters"])
+
+    def say(self, label: str, text: object) -> None:
+        """Print a line above the progress display."""
+        if self.accelerator.is_main_process:
+            terminal.say(label, text)
+
+    @contextmanager
+    def running(self, step: int) -> Iterator[None]:
+        """Show the progress of the run during the block, from ``step`` on."""
+        self.stopwatch.restart()
+        if not self.accelerator.is_main_process:
+            yield
+            return
+        with terminal.STDOUT.task("starting", self.total_steps, unit="steps", done=step) as self.task:
+            yield
+
+    def count_step(self, step: int) -> None:
+        """Note that the optimizer step with this number, from 1, is done; log a row where one is due."""
+        self.stopwatch.images += self.batch_size
+        if self.task and self.task.is_due:
+            self.task.update(step, self._figures(step), what=f"epoch {(step - 1) // self.steps_per_epoch + 1}")
+        if step % self.interval == 0:
+            self.log(step)
+
+    def log(self, step: int) -> None:
+        """Log the mean loss since the last row; the one place where the loop waits for the device.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        if not self.losses:
+            return
+        loss = self._mean_over_processes(torch.stack(self.losses).mean())
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss} at step {step}; nothing was saved since the last validation. "
+                "Lower --lr, lengthen --burn-in, or set --clip-grad."
+            )
+        self._sum_counters()
+        moment = self._moment("interval", step)
+        train = {"train/loss": loss, "train/lr": self.schedule(step), **self.counters}
+        self._log(moment, {**train, **self.stopwatch.read(), **self._contributed(moment)})
+        self.rows.append((loss, len(self.losses)))
+        self.last_loss = loss
+        self.losses.clear()
+        self.stopwatch.restart()
+
+    @contextmanager
+    def validating(self, name: str, size: int) -> Iterator[Callable[[Tensor], None]]:
+        """Show the progress of a validation of ``size`` images; yield the function that `evaluate` calls."""
+        if not self.accelerator.is_main_process:
+            yield lambda _sums: None
+            return
+        with show_validation(name, size, processes=self.accelerator.num_processes) as show:
+            yield show
+
+    def validated(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
+        """Print and log the figures of a validation; ``evaluations`` are by name, such as ``val_ema``."""
+        moment = self._moment("validation", step)
+        for name, evaluation in evaluations.items():
+            if self.accelerator.is_main_process:
+                best = "  best" if is_best else ""
+                terminal.write(f"epoch {math.ceil(moment.epoch):3d}  {name:7s}  {evaluation}{best}")
+        metrics = {key: value for name, each in evaluations.items() for key, value in each.metrics(name).items()}
+        self._log(moment, {**metrics, **self._contributed(moment)})
+        if self.tracker:
+            train = {"train/loss": self._mean_of_rows(), "train/lr": self.schedule(step)}
+            self.tracker.summarize(step, {**_position(moment), **train, **metrics})
+        self.rows.clear()
+
+    def _log(self, moment: Moment, metrics: Metrics) -> None:
+        if self.tracker:
+            self.tracker.log(moment.step, {**_position(moment), **metrics})
+
+    def _moment(self, kind: Literal["interval", "validation"], step: int) -> Moment:
+        return Moment(kind, step, step / self.steps_per_epoch, step * self.batch_size)
+
+    def _contributed(self, moment: Moment) -> Metrics:
+        return {name: value for part in self.contributions for name, value in part(moment).items()}
+
+    def _mean_over_processes(self, value: Tensor) -> float:
+        total = cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
+        return total.item() / self.accelerator.num_processes
+
+    def _sum_counters(self) -> None:
+        counts = self.count()
+        if counts:
+            here = torch.tensor(list(counts.values()), device=self.accelerator.device)
+            sums = cast(Tensor, self.accelerator.reduce(here, reduction="sum")).tolist()
+            before = self.counted_before
+            self.counters = {name: before.get(name, 0) + n for name, n in zip(counts, sums, strict=True)}
+
+    def _mean_of_rows(self) -> float:
+        """Return the mean training loss since the last validation."""
+        return sum(loss * count for loss, count in self.rows) / max(1, sum(count for _, count in self.rows))
+
+    def _figures(self, step: int) -> list[str]:
+        """Return what the display shows beside the steps; only before the first row it waits for the device."""
+        loss = torch.stack(self.losses).mean().item() if self.last_loss is None else self.last_loss
+        speed = self.stopwatch.read()
+        return [
+            f"loss {loss:.3f}",
+            f"lr {self.schedule(step):.3g}",
+            f"{speed['perf/images_per_second']:.0f} images/s",
+            f"data wait {speed['perf/data_wait']:.0%}",
+        ]
+
+
+@contextmanager
+def show_validation(name: str, size: int, *, processes: int) -> Iterator[Callable[[Tensor], None]]:
+    """Show the progress of a validation of ``size`` images; yield the function that `evaluate` calls.
+
+    The figures are those of this process so far; all ``processes`` are taken to be as far.
+    """
+    with terminal.STDOUT.task(name, size, unit="images") as task:
+
+        def show(sums: Tensor) -> None:
+            if task.is_due:
+                top1, _, _, n = sums.tolist()
+                task.update(min(size, round(n) * processes), [f"top-1 {100 * top1 / max(n, 1):.2f} % so far"])
+
+        yield show
+
+
+def _position(moment: Moment) -> dict[str, float]:
+    return {"epoch": moment.epoch, "images_seen": moment.images_seen}

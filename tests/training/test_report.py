@@ -1,0 +1,134 @@
+"""A run says and logs what it did: its own figures, and those that other parts contribute."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from backbones import terminal
+from backbones.errors import UserError
+from backbones.recipe import Recipe
+from backbones.training.evaluate import Evaluation
+from backbones.training.report import Moment, Report, show_validation
+from backbones.training.tracking import Tracker
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+FIGURES = Evaluation(top1=50.0, top5=75.0, loss=1.25, n=40)
+
+
+def make_report(folder=None, **fields) -> Report:
+    tracker = Tracker(folder, Recipe()) if folder else None
+    defaults = {"total_steps": 100, "steps_per_epoch": 10, "batch_size": 8, "interval": 2, "tracker": tracker}
+    return Report(Accelerator(cpu=True), lambda step: step / 1000, **(defaults | fields))
+
+
+def step(report: Report, number: int, *losses: float) -> None:
+    report.losses.extend(torch.tensor(loss) for loss in losses)
+    report.count_step(number)
+
+
+def rows(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_row_has_the_mean_loss_the_rate_and_the_place_in_the_run(tmp_path):
+    report = make_report(tmp_path)
+    step(report, 1, 1.0, 2.0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    step(report, 2, 3.0, 6.0)
+    (row,) = rows(tmp_path)
+    assert {key: row[key] for key in ("step", "epoch", "images_seen", "train/loss", "train/lr")} == {
+        "step": 2, "epoch": 0.2, "images_seen": 16, "train/loss": 3.0, "train/lr": 0.002,
+    }  # fmt: skip
+
+
+def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):
+    moments: list[Moment] = []
+
+    def watch(moment: Moment):
+        moments.append(moment)
+        return {"gpu/memory": 7} if moment.kind == "interval" else {"fusion/map": Image.new("RGB", (2, 2))}
+
+    report = make_report(tmp_path, contributions=[watch])
+    step(report, 2, 1.0)
+    report.validated(2, {"val": FIGURES}, is_best=True)
+    interval, validation = rows(tmp_path)
+    assert interval["gpu/memory"] == 7
+    assert validation["val/top1"] == 50.0
+    assert (tmp_path / "pictures" / "fusion" / "map" / "00000002.png").is_file()
+    assert moments == [Moment("interval", 2, 0.2, 16), Moment("validation", 2, 0.2, 16)]
+
+
+def test_counters_go_on_from_those_of_the_checkpoint_without_being_known(tmp_path):
+    counted = {"data/replaced": 1, "data/other": 0}
+    report = make_report(tmp_path, count=lambda: counted)
+    report.load_state_dict({"losses": [], "rows": [], "counters": {"data/replaced": 10}})
+    step(report, 2, 1.0)
+    counted["data/replaced"] = 4
+    step(report, 4, 1.0)
+    assert [(row["data/replaced"], row["data/other"]) for row in rows(tmp_path)] == [(11, 0), (14, 0)]
+    assert report.state_dict()["counters"] == {"data/replaced": 14, "data/other": 0}
+
+
+def test_a_state_between_two_rows_gives_the_same_row_after_a_resume(tmp_path):
+    """Losses are float32: their sum must not change on the way through a checkpoint."""
+    straight, first = make_report(tmp_path / "a"), make_report(tmp_path / "b")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for report in (straight, first):
+        step(report, 1, 0.1, 1 / 3)
+    second = make_report(tmp_path / "b")
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for report in (straight, second):
+        step(report, 2, 2 / 3)
+    assert rows(tmp_path / "a")[0]["train/loss"] == rows(tmp_path / "b")[0]["train/loss"]
+
+
+def test_the_summary_has_the_mean_loss_since_the_last_validation(tmp_path):
+    report = make_report(tmp_path)
+    for validation, losses in enumerate([(1.0, 3.0), (5.0, 6.0)]):
+        for number, loss in enumerate(losses, start=1):
+            step(report, 4 * validation + 2 * number, loss)
+        report.validated(4 * validation + 4, {"val": FIGURES}, is_best=False)
+    lines = (tmp_path / "summary.csv").read_text().splitlines()
+    assert [line.split(",")[1:4] for line in lines[1:]] == [["4", "2.0", "0.004"], ["8", "5.5", "0.008"]]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run(loss):
+    with pytest.raises(UserError, match=r"the training loss is (nan|inf) at step 2"):
+        step(make_report(), 2, 1.0, loss)
+
+
+def test_the_display_shows_loss_and_rate_from_the_first_line_on(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
+    report = make_report(interval=50)
+    with report.running(0):
+        step(report, 1, 2.0)
+        step(report, 2, 4.0)
+    shown = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"\d+ images/s.*", "...", line) for line in shown] == [
+        "epoch 1  1/100 steps  loss 2.000  lr 0.001  ...",
+        "epoch 1  2/100 steps  loss 3.000  lr 0.002  ...",
+    ]
+    assert "data wait" in shown[0]
+    assert report.task is not None
+
+
+def test_a_validation_moves_the_display_and_shows_top1_so_far(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
+    with show_validation("val", 40, processes=2) as show:
+        show(torch.tensor([5.0, 8.0, 1.0, 10.0], dtype=torch.float64))
+    assert capsys.readouterr().out.startswith("val  20/40 images  top-1 50.00 % so far")
+
+
+def test_figures_are_printed_with_their_epoch(capsys):
+    make_report().validated(20, {"val": FIGURES, "val_ema": FIGURES}, is_best=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch   2  val      top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",
+        "epoch   2  val_ema  top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",
+    ]
