@@ -23,7 +23,7 @@ from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.loop import Checkpoints, Run
 from backbones.training.optim import create_optimizer
 from backbones.training.report import Report
-from backbones.training.schedule import Schedule, poly_with_burn_in
+from backbones.training.schedule import Schedule, create_schedule
 from backbones.training.snapshot import Snapshots
 from backbones.training.tracking import Tracker
 
@@ -114,7 +114,7 @@ def build_run(
     train, val = batches
     total_steps = run_length(recipe, train.steps_per_epoch)
     burn_in = burn_in_steps(recipe, total_steps)
-    schedule = poly_with_burn_in(lr=recipe.lr, total_steps=total_steps, burn_in=burn_in, power=recipe.optim.power)
+    schedule = create_schedule(recipe.optim, lr=recipe.lr, total_steps=total_steps, burn_in=burn_in)
     ema = make_ema(recipe, model.to(accelerator.device))
     if recipe.torchcompile:
         model.compile()

@@ -6,11 +6,12 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Optimizer
 
+from backbones.errors import UserError
 from backbones.recipe import Optim
 from backbones.training.fusion_update import FusionSGD, fusion_groups
 
 _STATE = ("params", "updates")
-"""What a parameter group holds that is not an option: the parameters' numbers and how many updates were made."""
+"""Keys of a parameter group that are state, not options: parameter ids and the update count."""
 
 
 def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: int = 1, burn_in: int = 0) -> SGD:
@@ -38,15 +39,36 @@ def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: i
     return kind([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)
 
 
+def save_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer and its kind, so that no other kind takes it."""
+    return {"kind": type(optimizer).__name__, **optimizer.state_dict()}
+
+
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Take momenta and counters from a checkpoint, but the options (decay, momentum, clip ...) from the optimizer.
 
     Torch would put the checkpoint's options in their place, and a changed recipe would change nothing.
+
+    Raises:
+        UserError: the state is of another kind of optimizer or of other groups of parameters. Torch loads momenta of
+            SGD into another optimizer without a word.
     """
+    kind, own = state.get("kind", _kind_of(state)), type(optimizer).__name__
+    sizes = [[len(group["params"]) for group in groups] for groups in (state["param_groups"], optimizer.param_groups)]
+    if kind != own or sizes[0] != sizes[1]:
+        raise UserError(
+            f"--resume: the checkpoint has the state of {kind} for groups of {sizes[0]} parameters, the recipe asks "
+            f"for {own} with groups of {sizes[1]}. A run cannot change that half-way."
+        )
     options = [{key: value for key, value in group.items() if key not in _STATE} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
     for group, chosen in zip(optimizer.param_groups, options, strict=True):
         group.update(chosen)
+
+
+def _kind_of(state: dict[str, Any]) -> str:
+    """Return the kind of a state that version 0.1 wrote: it had SGD, with or without darknet's fusion rule."""
+    return FusionSGD.__name__ if any("clip" in group for group in state["param_groups"]) else SGD.__name__
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 from torch.optim import Optimizer
 
+from backbones.recipe import Optim
+
 Schedule = Callable[[int], float]
+"""Step, from 1 -> learning rate."""
+
+
+def create_schedule(optim: Optim, *, lr: float, total_steps: int, burn_in: int) -> Schedule:
+    """Return the schedule of a recipe: ``lr`` at the end of ``burn_in`` steps, and ``total_steps`` in all."""
+    return poly_with_burn_in(lr=lr, total_steps=total_steps, burn_in=burn_in, power=optim.power)
 
 
 def poly_with_burn_in(*, lr: float, total_steps: int, burn_in: int, power: float) -> Schedule:

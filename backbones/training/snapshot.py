@@ -22,7 +22,7 @@ from backbones.training.checkpoint import (
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import precision_name
 from backbones.training.loop import Run, require_work_left
-from backbones.training.optim import load_optimizer
+from backbones.training.optim import load_optimizer, save_optimizer
 
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
 """Options that a resumed run must keep: the network, the images of each step, and what the optimizer carries."""
@@ -107,7 +107,7 @@ class Snapshots:
             "step": run.step,
             "best_top1": self.best_top1,
             "report": run.report.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
+            "optimizer": save_optimizer(run.optimizer.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
             "recipe": self.recipe.to_dict(),
             "fingerprint": self.fingerprint,
@@ -130,7 +130,7 @@ class Snapshots:
         for network, is_average in ((run.plain_model, False), *([(run.ema.module, True)] if run.ema else [])):
             file = weights_file(checkpoint, ema=is_average)
             load_weights(network, file, name=self.recipe.model, current_names=self.current_names)
-        load_optimizer(run.optimizer, state["optimizer"])
+        load_optimizer(run.optimizer.optimizer, state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.step, self.best_top1 = state["step"], state["best_top1"]

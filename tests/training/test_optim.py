@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import backbones
+from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
 from backbones.recipe import Optim
-from backbones.training.optim import create_optimizer, load_optimizer, split_parameters
+from backbones.training.optim import create_optimizer, load_optimizer, save_optimizer, split_parameters
 
 
 @pytest.mark.parametrize("name", ["csresnext50_ws_mi2", "test_resnet"])
@@ -60,6 +61,37 @@ def test_a_resumed_optimizer_keeps_its_momentum_but_goes_by_the_recipe():
     layer(torch.ones(3)).sum().backward()
     old.step()
     new = create_optimizer(layer, Optim(momentum=0.5, weight_decay=0.2), lr=0.3)
-    load_optimizer(new, old.state_dict())
+    load_optimizer(new, save_optimizer(old))
     assert [(group["momentum"], group["weight_decay"]) for group in new.param_groups] == [(0.5, 0.2), (0.5, 0.0)]
     assert torch.equal(new.state[layer.weight]["momentum_buffer"], old.state[layer.weight]["momentum_buffer"])
+
+
+def trained(optimizer: torch.optim.Optimizer, layer: torch.nn.Module) -> torch.optim.Optimizer:
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_the_state_of_sgd_is_refused_by_another_optimizer():
+    """Torch itself loads it without a word."""
+    layer = torch.nn.Linear(3, 2)
+    sgd = trained(create_optimizer(layer, Optim(), lr=0.1), layer)
+    adam = torch.optim.AdamW([{"params": [layer.weight]}, {"params": [layer.bias]}])
+    for state in (save_optimizer(sgd), sgd.state_dict()):  # the second as version 0.1 wrote it
+        with pytest.raises(UserError, match=r"the checkpoint has the state of SGD .* the recipe asks for AdamW"):
+            load_optimizer(adam, state)
+    assert not adam.state
+
+
+def test_the_state_of_other_groups_is_refused():
+    layer = torch.nn.Linear(3, 2)
+    sgd = trained(create_optimizer(layer, Optim(), lr=0.1), layer)
+    with pytest.raises(UserError, match=r"groups of \[1, 1\] parameters, .* groups of \[2\]"):
+        load_optimizer(torch.optim.SGD(layer.parameters(), lr=0.1), save_optimizer(sgd))
+
+
+def test_a_state_of_version_0_1_is_taken():
+    layer = torch.nn.Linear(3, 2)
+    old, new = (create_optimizer(layer, Optim(), lr=0.1) for _ in range(2))
+    load_optimizer(new, trained(old, layer).state_dict())
+    assert torch.equal(new.state[layer.bias]["momentum_buffer"], old.state[layer.bias]["momentum_buffer"])
