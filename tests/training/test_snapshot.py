@@ -1,0 +1,153 @@
+"""A checkpoint holds all that a run needs to go on as the same run, wherever in an epoch it was written."""
+
+import json
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from backbones.errors import UserError
+from backbones.recipe import Log, Recipe
+from backbones.training.checkpoint import MODEL, load_state, read_description
+from backbones.training.loop import Run, fit
+from backbones.training.snapshot import NEW_RUN, Snapshots, read_state
+from backbones.training.tracking import Tracker
+from tests import accelerate_state
+from tests.training.make_runs import make_run, network, same, train, weights
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+def snapshots_in(folder, **fields) -> Snapshots:
+    recipe = fields.pop("recipe", Recipe(log=Log(interval=3)))
+    return Snapshots(folder, recipe, ("a", "b", "c"), "images", "validation", **fields)
+
+
+def run_in(folder, *, resume: bool = False, **fields) -> tuple[Run, bool]:
+    """Return a run of four steps per epoch with a moving average and dropout, and whether it owes a validation."""
+    accelerate_state.reset()
+    folder.mkdir(exist_ok=True)
+    recipe = Recipe(log=Log(interval=3), resume=str(folder) if resume else None)
+    writer = snapshots_in(folder, recipe=recipe)
+    tracker = Tracker(folder, recipe)
+    run = make_run(network(dropout=0.5), ema=True, recipe=recipe, checkpoints=writer, tracker=tracker, **fields)
+    state, _ = read_state(recipe, folder, run.accelerator, train="images", val="validation")
+    if resume:
+        writer.restore(run, state)
+        tracker.rewind(run.step)
+    return run, state["owes_validation"]
+
+
+def rows(folder) -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if "perf/" not in key} for line in lines]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
+def test_a_run_saved_after_any_step_goes_on_as_the_same_run_without_validating_first(tmp_path, step):
+    straight, _ = run_in(tmp_path / "straight")
+    fit(straight)
+
+    class KilledError(Exception):
+        pass
+
+    def save_and_die(share: float) -> None:
+        if share == step / 8:
+            first.checkpoints.write_last(first, {}, owes_validation=False)
+            raise KilledError
+
+    first, _ = run_in(tmp_path / "cut", on_step=save_and_die)
+    with pytest.raises(KilledError):
+        fit(first)
+    second, owes_validation = run_in(tmp_path / "cut", resume=True)
+    assert (second.step, owes_validation) == (step, False)
+    fit(second)
+    assert same(weights(straight), weights(second))
+    assert same([*straight.ema.module.state_dict().values()], [*second.ema.module.state_dict().values()])  # type: ignore[union-attr]
+    assert rows(tmp_path / "straight") == rows(tmp_path / "cut")
+
+
+def test_a_validation_that_is_owed_is_in_the_checkpoint(tmp_path):
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=True)
+    assert load_state(tmp_path / "last")["owes_validation"] is True
+
+
+def test_best_holds_no_training_state_but_its_figures(tmp_path):
+    run, _ = run_in(tmp_path)
+    evaluation = fit(run)
+    about = read_description(tmp_path / "best" / MODEL) or {}
+    assert about["evaluations"]["val_ema"]["top1"] == run.checkpoints.best_top1 >= evaluation.top1
+    assert not (tmp_path / "best" / "state.pt").exists()
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    run, _ = run_in(tmp_path)
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    fit(run)
+    assert not {"last", "best"} & {path.name for path in tmp_path.iterdir()}
+    assert run.checkpoints.best_top1 > -math.inf
+
+
+def test_a_state_of_version_0_1_is_read(tmp_path):
+    """It kept the report's rows and one counter by themselves."""
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=True)
+    state = load_state(tmp_path / "last")
+    report = state.pop("report")
+    state |= {"reported": report["rows"], "replaced": 5}
+    state["optimizer"].pop("kind")
+    torch.save(state, tmp_path / "last" / "state.pt")
+    resumed, owes_validation = run_in(tmp_path, resume=True)
+    assert owes_validation
+    assert resumed.report.rows == run.report.rows
+    assert resumed.report.counters == {"data/replaced": 5}
+
+
+def test_in_another_folder_a_run_has_yet_to_find_its_best(tmp_path):
+    run, _ = run_in(tmp_path / "old")
+    fit(run)
+    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path / "old"))
+    state, _ = read_state(recipe, tmp_path / "new", run.accelerator, train="images", val="validation")
+    assert (state["best_top1"], state["wandb_id"]) == (-math.inf, None)
+
+
+def test_without_a_checkpoint_a_run_is_new(tmp_path):
+    assert read_state(Recipe(), tmp_path, Accelerator(cpu=True), train="a", val="b") == (NEW_RUN, {})
+
+
+def test_a_cfg_that_has_changed_is_another_network(tmp_path):
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path))
+    with pytest.raises(UserError, match="is not the network any more that the checkpoint was made with"):
+        snapshots_in(tmp_path, recipe=recipe, cfg="[net]").restore(run, load_state(tmp_path / "last"))
+
+
+def test_tensors_of_earlier_versions_are_renamed(tmp_path):
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+
+    class Renamed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(dropout=0.5)
+
+        def forward(self, x):
+            return self.inner(x)
+
+    def current_names(tensors):
+        return {f"inner.{name}": value for name, value in tensors.items()}
+
+    accelerate_state.reset()
+    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path))
+    writer = snapshots_in(tmp_path, recipe=recipe, current_names=current_names)
+    second = make_run(Renamed(), ema=True, recipe=recipe, checkpoints=writer)
+    writer.restore(second, load_state(tmp_path / "last"))
+    assert same(weights(run), weights(second))
