@@ -8,7 +8,7 @@ from typing import Any
 from backbones.dataset.index import Index
 from backbones.recipe import DEFAULT_EPOCHS, burn_in_steps, micro_batch
 from backbones.training.evaluate import Evaluation
-from backbones.training.launch import command_line
+from backbones.training.launch import launch_command
 from backbones.training.loop import Run
 
 _TIME_CONSTANTS = 10
@@ -81,4 +81,4 @@ def conclude(run: Run, folder: Path, evaluation: Evaluation) -> None:
         if count:
             run.report.say(label, text.format(count))
     run.report.say("evaluate", f"python eval.py --ckpt {name}")
-    run.report.say("resume", f"{command_line()} --resume {name} {longer}")
+    run.report.say("resume", f"{launch_command()} --resume {name} {longer}")

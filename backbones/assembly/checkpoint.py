@@ -1,4 +1,4 @@
-"""A network as a checkpoint describes it: built, filled, and with all that is needed to feed it."""
+"""A checkpoint back to a network: built, filled, and with all that is needed to feed it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from backbones.training.checkpoint import find_checkpoint, load_weights, read_de
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A network with its weights, in the memory order it was trained in, and how it wants its images."""
+    """A network with its weights and the preprocessing that its images need."""
 
     model: nn.Module
     name: str
@@ -33,31 +33,31 @@ class Restored:
     preprocess: Preprocess
     precision: Precision
     classes: tuple[str, ...] | None
-    """Class names in the order of the logits; None where the file does not say."""
+    """Class names in the order of the logits; None where they are unknown."""
     data_dir: str | None = None
-    """The data set that the network was trained on."""
+    """Data set of the training."""
     val_fingerprint: str | None = None
-    """Of the validation images that its figures were measured on."""
+    """Fingerprint of the validation images of its figures."""
     loader: LoaderName = "dali"
-    """Who decoded them."""
+    """Image loader of the training."""
 
     @property
-    def view(self) -> dict[str, Any]:
-        """How an image becomes an input, as it is reported and may be overridden."""
+    def input_options(self) -> dict[str, Any]:
+        """Options that decide how an image becomes an input, by name; eval.py may override them."""
         return {"protocol": self.preprocess.protocol, "img_size": self.img_size} | {
             name: getattr(self.preprocess, name) for name in ("crop_pct", "interpolation")
         }
 
     def overridden(self, *, img_size: int | None = None, **asked: Any) -> Self:
-        """Return the network with another input size and fields of its ``preprocess``; None: as it is.
+        """Return the network with other input options; None keeps one as it is.
 
-        Raises ``UserError`` where they do not fit each other or the network.
+        Raises ``UserError`` where they fit neither each other nor the network.
         """
         changes = {name: value for name, value in asked.items() if value is not None}
         try:
             changed = replace(self, preprocess=replace(self.preprocess, **changes), img_size=img_size or self.img_size)
         except UserError as error:
-            recorded = " ".join(f"--{name} {value}" for name, value in self.view.items() if name in asked)
+            recorded = " ".join(f"--{name} {value}" for name, value in self.input_options.items() if name in asked)
             message = f"{error}\n{self.file} has {recorded}; the options change that."
             raise UserError(message.replace("preprocess.", "--").replace("crop_pct", "crop-pct")) from None
         if img_size is not None:
@@ -79,20 +79,20 @@ def restore_model(
     Raises ``UserError`` when there is no such checkpoint, or when it is of another architecture.
     """
     if ckpt.endswith(".weights"):
-        return _darknet(Path(ckpt), model, class_order)
+        return _restore_darknet(Path(ckpt), model, class_order)
     file = weights_file(find_checkpoint(Path(ckpt)), ema=ema)
     about = read_description(file)
     if about is None:
-        return _foreign(file, model)
-    name = _architecture(file, about["architecture"], model)
-    network = _recorded_network(file, name, about)
+        return _restore_foreign(file, model)
+    name = _choose_name(file, about["architecture"], model)
+    network = _build_recorded(file, name, about)
     load_weights(network, file, name=name)
     return Restored(
-        model=_ordered(network) if about["channels_last"] else network,
+        model=_in_channels_last(network) if about["channels_last"] else network,
         name=name,
         file=file,
         img_size=about["img_size"],
-        preprocess=_recorded_preprocess(about["preprocess"]),
+        preprocess=_read_preprocess(about["preprocess"]),
         precision=about["precision"],
         classes=tuple(about["classes"]),
         data_dir=about["data_dir"],
@@ -111,23 +111,23 @@ def _require_fitting_size(restored: Restored) -> None:
         raise UserError(f"--eval-size {size}: {restored.name} does not take such images: {error}") from None
 
 
-def _recorded_network(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
-    """Build the network of a checkpoint; one from a cfg comes from the text that the checkpoint holds."""
+def _build_recorded(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
+    """Build the network of a checkpoint. One from a cfg is built from the text in the checkpoint."""
     if about["cfg"] is None:
         return create_network(name, num_classes=len(about["classes"]), **about["model_args"])
     return DarknetNetwork(parse_cfg(about["cfg"], f"the cfg in {file}"), **about["model_args"])
 
 
-def _recorded_preprocess(recorded: dict[str, Any]) -> Preprocess:
-    """Return what a checkpoint says about its images.
+def _read_preprocess(recorded: dict[str, Any]) -> Preprocess:
+    """Return the preprocessing that a checkpoint records.
 
-    One without ``protocol`` was written when there was only what is called timm's now; the default is another.
+    Before protocols had names there was one, which is called timm now.
     """
-    return Preprocess(**{"protocol": "timm", **{key: _tupled(value) for key, value in recorded.items()}})
+    return Preprocess(**{"protocol": "timm", **{key: _as_tuple(value) for key, value in recorded.items()}})
 
 
-def _architecture(file: Path, recorded: str, asked: str | None) -> str:
-    """Return the name of the recorded network; a cfg may meanwhile lie elsewhere."""
+def _choose_name(file: Path, recorded: str, asked: str | None) -> str:
+    """Return the name of the recorded network; a cfg file may have moved."""
     if asked is None or canonical_name(asked) == recorded:
         return recorded
     if is_cfg(asked) and is_cfg(recorded):
@@ -135,29 +135,29 @@ def _architecture(file: Path, recorded: str, asked: str | None) -> str:
     raise UserError(f"--model {asked}, but {file} holds another architecture: {recorded}.")
 
 
-def _foreign(file: Path, name: str | None) -> Restored:
-    """Return a network whose weights file says nothing about itself."""
-    network = create_network(_named(file, name))
+def _restore_foreign(file: Path, name: str | None) -> Restored:
+    """Return a network from a weights file without a description, such as timm's."""
+    network = create_network(_require_name(file, name))
     load_weights(network, file, name=str(name))
-    return _undescribed(network, file, str(name), classes=None, preprocess=_timm_preprocess(network))
+    return _describe(network, file, str(name), classes=None, preprocess=_timm_preprocess(network))
 
 
-def _darknet(file: Path, name: str | None, class_order: ClassOrder) -> Restored:
-    """Return a network from darknet's weights; the 1000 classes are known, others are not."""
-    network = create_network(_named(file, name))
+def _restore_darknet(file: Path, name: str | None, class_order: ClassOrder) -> Restored:
+    """Return a network from darknet's weights. The names of 1000 classes are known, of others they are not."""
+    network = create_network(_require_name(file, name))
     darknet.load_weights(network, file, class_order)
     classes = synsets() if getattr(network, "num_classes", None) == CLASSES else None
-    return _undescribed(network, file, str(name), classes=classes, preprocess=Preprocess())
+    return _describe(network, file, str(name), classes=classes, preprocess=Preprocess())
 
 
-def _named(file: Path, name: str | None) -> str:
+def _require_name(file: Path, name: str | None) -> str:
     if name is None:
         raise UserError(f"{file} does not say what network it holds: add --model NAME.")
     return name
 
 
 def _timm_preprocess(network: nn.Module) -> Preprocess:
-    """Return what timm knows about the images of a network."""
+    """Return timm's preprocessing of a network."""
     config = resolve_data_config({}, model=network)
     return Preprocess(
         protocol="timm",
@@ -168,12 +168,12 @@ def _timm_preprocess(network: nn.Module) -> Preprocess:
     )
 
 
-def _undescribed(
+def _describe(
     network: nn.Module, file: Path, name: str, *, classes: tuple[str, ...] | None, preprocess: Preprocess
 ) -> Restored:
-    """Return a filled network with the image size that timm knows for it."""
+    """Return a filled network with timm's image size for it."""
     return Restored(
-        model=_ordered(network),
+        model=_in_channels_last(network),
         name=name,
         file=file,
         img_size=resolve_data_config({}, model=network)["input_size"][-1],
@@ -183,9 +183,9 @@ def _undescribed(
     )
 
 
-def _ordered(network: nn.Module) -> nn.Module:
+def _in_channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _tupled(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -16,7 +16,7 @@ Figures = dict[str, Evaluation]
 
 def report(trained: Restored, restored: Restored, sets: Sets, figures: Figures) -> str:
     """Return what is printed: checkpoint, protocol and the figures, as a table where there are several sets."""
-    before, used = trained.view, restored.view
+    before, used = trained.input_options, restored.input_options
     changed = [f"{key} {value}" for key, value in before.items() if used[key] != value]
     origin = f"overridden; as trained: {', '.join(changed)}" if changed else "as trained"
     protocol = ", ".join(f"{key} {value}" for key, value in used.items()).removeprefix("protocol ")
@@ -42,7 +42,7 @@ def as_json(restored: Restored, sets: Sets, figures: Figures) -> dict[str, Any]:
         **asdict(figures["val"]),
         "model": restored.name,
         "checkpoint": str(restored.file),
-        **restored.view,
+        **restored.input_options,
     }
     if len(sets) > 1:
         content["sets"] = {

@@ -22,7 +22,7 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
     """Build a network; ``num_classes`` None takes what it has by itself.
 
     Raises:
-        UserError: nobody knows the name, or the cfg is wrong or has another number of classes.
+        UserError: the name is unknown, or the cfg is wrong or has another number of classes.
     """
     if is_cfg(name):
         return load_cfg(name, num_classes=num_classes, **options)

@@ -1,4 +1,4 @@
-"""Recipe to parts: the loaders, the network and the run that the entry scripts put together."""
+"""A recipe to its parts: the loaders, the network and the run that the entry scripts put together."""
 
 from functools import partial
 from pathlib import Path
@@ -71,10 +71,10 @@ def val_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> EvalLo
     )
 
 
-def eval_loader(index: Index, accelerator: Accelerator, **view: Any) -> EvalLoader:
-    """Return this process's share of ``index``; ``view`` is what else an EvalLoader is told."""
+def eval_loader(index: Index, accelerator: Accelerator, **options: Any) -> EvalLoader:
+    """Return this process's share of ``index``; ``options`` are those of an EvalLoader."""
     rank, processes = accelerator.process_index, accelerator.num_processes
-    return EvalLoader(index, rank=rank, world_size=processes, device=accelerator.device, **view)
+    return EvalLoader(index, rank=rank, world_size=processes, device=accelerator.device, **options)
 
 
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:

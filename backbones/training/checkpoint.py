@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors for weights, plain types for the rest, replaced as a whole or not at all.
+"""Checkpoint files: safetensors for weights, plain types for the rest, replaced as a whole or not at all.
 
     RUN/last/   model.safetensors  [ema.safetensors]  state.pt
     RUN/best/   model.safetensors  [ema.safetensors]
@@ -46,13 +46,13 @@ def save_checkpoint(
 
 
 def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
-    """Write one weights file with what it says about itself in its header."""
+    """Write one weights file with its description in the header."""
     header = {_HEADER: json_text({"format": FORMAT, **description})}
     save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder or weights file that ``path`` means; a run folder means its ``last``.
+    """Return the checkpoint folder or weights file at ``path``; for a run folder its ``last``.
 
     Raises ``UserError`` when nothing is there.
     """
@@ -75,7 +75,7 @@ def weights_file(checkpoint: Path, *, ema: bool = True) -> Path:
 
 
 def read_description(file: Path) -> dict[str, Any] | None:
-    """Return what a weights file says about itself, or None for a file that is not from this project."""
+    """Return the description in a weights file, or None for a file that is not from this project."""
     try:
         with safe_open(file, framework="pt") as weights:
             header = (weights.metadata() or {}).get(_HEADER)

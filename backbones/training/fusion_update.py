@@ -1,4 +1,4 @@
-"""Darknet's own update of fusion weights: the momentum is clipped, nothing decays, burn-in may hold them."""
+"""Darknet's update of fusion weights: the momentum is clipped, nothing decays, burn-in may hold them."""
 
 from collections.abc import Callable
 from typing import Any

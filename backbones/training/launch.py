@@ -24,9 +24,9 @@ def create_accelerator(
 ) -> Accelerator:
     """Return the Accelerator of this process.
 
-    Raises ``UserError`` when fewer processes run than the launcher was asked for, when it was told to use a GPU that
-    is not there, or when its mixed precision and ``precision`` contradict each other; the last is forgiven where
-    ``obey_launcher`` is not set.
+    Raises ``UserError`` when fewer processes run than the launcher was asked for, when it asks for a GPU that is not
+    there, or when its mixed precision contradicts ``precision``. Without ``obey_launcher`` the launcher's mixed
+    precision is ignored.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
@@ -61,8 +61,8 @@ def precision_name(accelerator: Accelerator) -> Precision:
     return next(key for key, name in _ACCELERATE_NAMES.items() if name == accelerator.mixed_precision)
 
 
-def command_line() -> str:
-    """Return the words up to the script's own options that started this process, to be shown to the user."""
+def launch_command() -> str:
+    """Return the command that started this process, up to the script's own options."""
     words = _launcher_words()
     launcher = next((i for i, word in enumerate(words) if Path(word).name in _LAUNCHERS), None)
     script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
@@ -75,7 +75,7 @@ def requested_processes(launcher: list[str]) -> int | None:
     """Return the process count that the words of an ``accelerate launch`` command line ask for, or None."""
     if not any(Path(word).name in _LAUNCHERS for word in launcher):
         return None
-    options = _options(launcher)
+    options = _read_options(launcher)
     if "__num_processes" in options:
         return int(options["__num_processes"])
     count = launch_file(launcher).get("num_processes")
@@ -83,8 +83,8 @@ def requested_processes(launcher: list[str]) -> int | None:
 
 
 def launch_file(launcher: list[str]) -> dict[str, Any]:
-    """Return what is in the launch file that the words of ``accelerate launch`` name; {} where they name none."""
-    options = _options(launcher)
+    """Return the content of the launch file that the words of ``accelerate launch`` name; {} where they name none."""
+    options = _read_options(launcher)
     try:
         content = yaml.safe_load(Path(options.get("__config_file", "")).read_text())
     except (OSError, yaml.YAMLError):
@@ -110,8 +110,8 @@ def _launcher_words() -> list[str]:
         return []
 
 
-def _options(words: list[str]) -> dict[str, str]:
-    """Return each word with what follows it, or with what stands behind its ``=``; dashes read as underscores."""
+def _read_options(words: list[str]) -> dict[str, str]:
+    """Return each word with the word after it, or with the text after its ``=``; dashes become underscores."""
     options = {}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")

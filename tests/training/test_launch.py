@@ -4,7 +4,7 @@ import pytest
 
 from backbones.errors import UserError
 from backbones.training import launch
-from backbones.training.launch import check_processes, command_line, mixed_precision, requested_processes
+from backbones.training.launch import check_processes, launch_command, mixed_precision, requested_processes
 
 PYTHON = ["/usr/bin/python3", "/env/bin/accelerate", "launch"]
 
@@ -74,4 +74,4 @@ def test_recipe_and_launcher_that_contradict_each_other_are_refused(precision, l
 def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch):
     words = [*PYTHON, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
     monkeypatch.setattr(launch, "_launcher_words", lambda: words)
-    assert command_line() == "accelerate launch --config_file 'cpu 1.yaml' train_imagenet.py"
+    assert launch_command() == "accelerate launch --config_file 'cpu 1.yaml' train_imagenet.py"
