@@ -22,7 +22,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         name: e.g. ``csresnext50_ws_mi2``, ``resnet50``, ``resnet50.a1_in1k``,
             ``hf-hub:timm/resnet50.a1_in1k``. Names of the thread, such as ``csresnext50-ws-mi2``, will do.
         **kwargs: as for ``timm.create_model``: ``num_classes``, ``in_chans``, ``features_only``, ... For our
-            own models also the fields of their `backbones.models.Backbone` row, e.g. ``act="leaky"``, those of
+            own models also the fields of their spec (`backbones.models.Backbone`), e.g. ``act="leaky"``, those of
             its parts, e.g. ``fusion_gradient="darknet"``, and ``depths``.
 
     Raises:

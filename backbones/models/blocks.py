@@ -72,7 +72,7 @@ def create_shortcut(
 
 
 def create_drop_block(drop_block: DropBlock) -> DropBlock2d:
-    """Build the layer that the row describes."""
+    """Build the layer that the spec describes."""
     return DropBlock2d(drop_block.probability, drop_block.size, kind=drop_block.kind)
 
 

@@ -15,10 +15,10 @@ from backbones.models.stages import ConvStem, CrossStage
 
 
 class CspBackbone(nn.Module):
-    """A classifier built from a `Backbone` row.
+    """A classifier built from a `Backbone` spec.
 
     Args:
-        row: what to build.
+        spec: what to build.
         num_classes: width of the classifier; 0 leaves it out.
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: ``avg``, ``max``, ..., or ``""`` for none.
@@ -30,7 +30,7 @@ class CspBackbone(nn.Module):
 
     def __init__(
         self,
-        row: Backbone,
+        spec: Backbone,
         *,
         num_classes: int = 1000,
         in_chans: int = 3,
@@ -38,16 +38,16 @@ class CspBackbone(nn.Module):
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.row = row
+        self.spec = spec
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
-        self.num_features = self.head_hidden_size = row.stages[-1].out
-        self.feature_info = feature_levels(row)
-        self.pyramid = _create_pyramid(row)
-        self.stem = ConvStem(in_chans, row.stem, act=row.act)
-        self.stages = nn.ModuleList(CrossStage(row, index, in_chans=in_chans) for index in range(len(row.stages)))
+        self.num_features = self.head_hidden_size = spec.stages[-1].out
+        self.feature_info = feature_levels(spec)
+        self.pyramid = _create_pyramid(spec)
+        self.stem = ConvStem(in_chans, spec.stem, act=spec.act)
+        self.stages = nn.ModuleList(CrossStage(spec, index, in_chans=in_chans) for index in range(len(spec.stages)))
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         _initialize_classifier(self.head.fc)
 
@@ -174,10 +174,10 @@ class CspBackbone(nn.Module):
         return self.feature_info[0]["module"] == "stem.conv"
 
 
-def feature_levels(row: Backbone) -> list[dict[str, Any]]:
+def feature_levels(spec: Backbone) -> list[dict[str, Any]]:
     """Describe the maps as timm does: the stem's, before its pool, unless it is full size; each stage's."""
-    stem = [_level("stem.conv", row.stem.width, row.stem.stride)] if row.stem.stride > 1 else []
-    stages = zip(row.stages, row.reductions, strict=True)
+    stem = [_level("stem.conv", spec.stem.width, spec.stem.stride)] if spec.stem.stride > 1 else []
+    stages = zip(spec.stages, spec.reductions, strict=True)
     return stem + [_level(f"stages.{index}", stage.out, size) for index, (stage, size) in enumerate(stages)]
 
 
@@ -185,10 +185,10 @@ def _level(module: str, channels: int, reduction: int) -> dict[str, Any]:
     return {"num_chs": channels, "reduction": reduction, "module": module}
 
 
-def _create_pyramid(row: Backbone) -> InputPyramid | None:
-    if row.pyramid == "none":
+def _create_pyramid(spec: Backbone) -> InputPyramid | None:
+    if spec.pyramid == "none":
         return None
-    return InputPyramid(row.reductions[-1].bit_length() - 1, pyramid_kind(row))
+    return InputPyramid(spec.reductions[-1].bit_length() - 1, pyramid_kind(spec))
 
 
 def _initialize_classifier(classifier: nn.Module) -> None:

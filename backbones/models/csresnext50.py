@@ -1,6 +1,6 @@
 """CSResNeXt-50: a 7x7 stem, grouped bottlenecks, four cross stages.
 
-The first row is the published cfg. The others were attachments to darknet issue #4662 that are no longer to be had:
+The first spec is the published cfg. The others were attachments to darknet issue #4662 that are no longer to be had:
 below each stands what is certain and what we inferred. docs/variants.md gives the evidence and the other readings,
 which are options of `backbones.create_model`.
 """

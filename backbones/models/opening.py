@@ -61,49 +61,49 @@ class AddLevel(nn.Module):
         return self.add(x, self.conv(level))
 
 
-def create_downsample(row: Backbone, index: int) -> nn.Module:
+def create_downsample(spec: Backbone, index: int) -> nn.Module:
     """Build what lowers the resolution before stage ``index``: nothing where the stage keeps it."""
-    in_channels, out_channels = row.widths[index], row.stages[index].down
+    in_channels, out_channels = spec.widths[index], spec.stages[index].down
     if out_channels is None:
         return nn.Identity()
-    conv = ConvNormAct(in_channels, out_channels, kernel=3, stride=2, groups=row.block.groups, act=row.act)
-    return conv if row.downsample == "conv" else BranchedDownsample(conv, row.downsample)
+    conv = ConvNormAct(in_channels, out_channels, kernel=3, stride=2, groups=spec.block.groups, act=spec.act)
+    return conv if spec.downsample == "conv" else BranchedDownsample(conv, spec.downsample)
 
 
-def create_join(row: Backbone, index: int, in_chans: int) -> nn.Module | None:
+def create_join(spec: Backbone, index: int, in_chans: int) -> nn.Module | None:
     """Build what lets the input pyramid into stage ``index``: nothing without a pyramid or without a downsample."""
-    level = pyramid_level(row, index)
+    level = pyramid_level(spec, index)
     if level is None:
         return None
-    if row.pyramid == "conv_add":
-        return AddLevel(_downsampled(row, index)[0], in_chans)
+    if spec.pyramid == "conv_add":
+        return AddLevel(_downsampled(spec, index)[0], in_chans)
     return ConcatLevel()
 
 
-def split_channels(row: Backbone, index: int, in_chans: int) -> tuple[int, int]:
+def split_channels(spec: Backbone, index: int, in_chans: int) -> tuple[int, int]:
     """Return the channels that the cross path and the partial path of stage ``index`` begin with."""
-    cross, partial = _downsampled(row, index)
-    level, kind = pyramid_level(row, index), pyramid_kind(row)
-    added = 0 if level is None or row.pyramid == "conv_add" else pyramid_channels(in_chans, level, kind)
+    cross, partial = _downsampled(spec, index)
+    level, kind = pyramid_level(spec, index), pyramid_kind(spec)
+    added = 0 if level is None or spec.pyramid == "conv_add" else pyramid_channels(in_chans, level, kind)
     return cross + added, partial + added
 
 
-def pyramid_level(row: Backbone, index: int) -> int | None:
+def pyramid_level(spec: Backbone, index: int) -> int | None:
     """Return which level of the pyramid, from 1, has the size of stage ``index``; None where none joins."""
-    if row.pyramid == "none" or row.stages[index].down is None:
+    if spec.pyramid == "none" or spec.stages[index].down is None:
         return None
-    return row.reductions[index].bit_length() - 1
+    return spec.reductions[index].bit_length() - 1
 
 
-def pyramid_kind(row: Backbone) -> PyramidKind:
+def pyramid_kind(spec: Backbone) -> PyramidKind:
     """Return how the levels are made."""
-    return "reorg3d" if row.pyramid == "reorg3d" else "avgpool"
+    return "reorg3d" if spec.pyramid == "reorg3d" else "avgpool"
 
 
-def _downsampled(row: Backbone, index: int) -> tuple[int, int]:
+def _downsampled(spec: Backbone, index: int) -> tuple[int, int]:
     """Return the channels after the downsample of stage ``index``, for the cross path and the partial path."""
-    before, down = row.widths[index], row.stages[index].down
+    before, down = spec.widths[index], spec.stages[index].down
     if down is None:
         return before, before
     widths = {"conv": (down, down), "concat": (down + before,) * 2, "add": (down, down), "split": (before, down)}
-    return widths[row.downsample]
+    return widths[spec.downsample]

@@ -1,4 +1,4 @@
-"""The list of our backbones: each row with its published figures, made known to timm under its name."""
+"""The list of our backbones: each spec with its published figures, made known to timm under its name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -21,7 +21,7 @@ class Variant:
 
     name: str
     """Name in timm's registry and ours."""
-    row: Backbone
+    spec: Backbone
     """Its definition."""
     parent: str | None
     """The backbone it was made from."""
@@ -50,7 +50,7 @@ default_cfgs: dict[str, Any] = {}
 
 def register(
     name: str,
-    row: Backbone,
+    spec: Backbone,
     *,
     parent: str | None = None,
     top1: float | None = None,
@@ -64,7 +64,7 @@ def register(
     """
     if name in VARIANTS:
         raise ValueError(f"{name} is registered already")
-    VARIANTS[name] = Variant(name, row, parent, top1, top5, certainty)
+    VARIANTS[name] = Variant(name, spec, parent, top1, top5, certainty)
     default_cfgs.update(generate_default_cfgs({name: _pretrained_cfg()}))
     register_model(_entry_point(VARIANTS[name]))
 
@@ -85,12 +85,12 @@ def _letters(name: str) -> str:
 
 
 def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
-    name, default = variant.name, variant.row
+    name, default = variant.name, variant.spec
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
-        row, options = override(default, kwargs)
+        spec, options = override(default, kwargs)
         return build_model_with_cfg(
-            partial(CspBackbone, row),
+            partial(CspBackbone, spec),
             name,
             pretrained,
             feature_cfg={"feature_cls": "getter"},
@@ -99,25 +99,25 @@ def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = (
-        f"Build {name}; keywords may replace the fields of its row.\n\n"
+        f"Build {name}; keywords may replace the fields of its spec.\n\n"
         f"How sure we are that this is what was trained: {variant.certainty}; docs/variants.md gives the evidence."
     )
     return create
 
 
-def override(row: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:
-    """Replace what ``options`` names in ``row``; return the new row and the options left over.
+def override(spec: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:
+    """Replace what ``options`` names in ``spec``; return the new spec and the options left over.
 
-    A name is a field of the row (``act``), a part and its field (``fusion_gradient``, ``drop_block_stages``), or
+    A name is a field of the spec (``act``), a part and its field (``fusion_gradient``, ``drop_block_stages``), or
     ``depths``, the number of blocks of each stage.
     """
     rest = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    row = replace(row, **_taken(rest, row))
-    for part in fields(row):
-        value = getattr(row, part.name)
+    spec = replace(spec, **_taken(rest, spec))
+    for part in fields(spec):
+        value = getattr(spec, part.name)
         if is_dataclass(value) and (changes := _taken(rest, value, prefix=f"{part.name}_")):
-            row = replace(row, **{part.name: replace(value, **changes)})  # pyright: ignore[reportArgumentType]
-    return (with_depths(row, rest.pop("depths")) if "depths" in rest else row), rest
+            spec = replace(spec, **{part.name: replace(value, **changes)})  # pyright: ignore[reportArgumentType]
+    return (with_depths(spec, rest.pop("depths")) if "depths" in rest else spec), rest
 
 
 def _taken(options: dict[str, Any], part: Any, prefix: str = "") -> dict[str, Any]:

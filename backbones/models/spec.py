@@ -1,4 +1,4 @@
-"""A network as data: frozen, validated rows that say what to build and import no torch themselves."""
+"""A network as data: frozen, validated specs that say what to build and import no torch themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -195,12 +195,12 @@ class Backbone:
         return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=stem))[1:]
 
 
-def with_depths(row: Backbone, depths: Sequence[int]) -> Backbone:
-    """Return ``row`` with other numbers of blocks in its stages."""
-    if len(depths) != len(row.stages):
-        raise ValueError(f"depths={tuple(depths)} must have one number for each of the {len(row.stages)} stages")
-    stages = (replace(stage, depth=depth) for stage, depth in zip(row.stages, depths, strict=True))
-    return replace(row, stages=tuple(stages))
+def with_depths(spec: Backbone, depths: Sequence[int]) -> Backbone:
+    """Return ``spec`` with other numbers of blocks in its stages."""
+    if len(depths) != len(spec.stages):
+        raise ValueError(f"depths={tuple(depths)} must have one number for each of the {len(spec.stages)} stages")
+    stages = (replace(stage, depth=depth) for stage, depth in zip(spec.stages, depths, strict=True))
+    return replace(spec, stages=tuple(stages))
 
 
 def _require_positive(owner: str, **sizes: int) -> None:
@@ -216,22 +216,22 @@ def _require_groups(index: int, stage: Stage, groups: int) -> None:
             raise ValueError(f"stages[{index}].{name}={width} is not divisible by block.groups={groups}")
 
 
-def _require_downsample(row: Backbone) -> None:
-    for index, (width, stage) in enumerate(zip(row.widths, row.stages, strict=False)):
-        if row.downsample == "add" and stage.down not in {None, width}:
+def _require_downsample(spec: Backbone) -> None:
+    for index, (width, stage) in enumerate(zip(spec.widths, spec.stages, strict=False)):
+        if spec.downsample == "add" and stage.down not in {None, width}:
             raise ValueError(
                 f"downsample='add' cannot add the {width} channels that the pool of stages[{index}] keeps to the "
                 f"{stage.down} of its convolution"
             )
 
 
-def _require_pyramid(row: Backbone) -> None:
-    if row.pyramid == "none":
+def _require_pyramid(spec: Backbone) -> None:
+    if spec.pyramid == "none":
         return
-    if row.downsample == "split":
-        raise ValueError(f"pyramid={row.pyramid!r} has no place with downsample='split': the stage opens with two maps")
-    if any(reduction & (reduction - 1) for reduction in row.reductions):
-        raise ValueError(f"pyramid={row.pyramid!r} halves the image, but stem.stride={row.stem.stride} does not")
+    if spec.downsample == "split":
+        raise ValueError(f"pyramid={spec.pyramid!r} cannot join downsample='split': its stages begin with two maps")
+    if any(reduction & (reduction - 1) for reduction in spec.reductions):
+        raise ValueError(f"pyramid={spec.pyramid!r} halves the image, but stem.stride={spec.stem.stride} does not")
 
 
 def _require_stages(stages: Sequence[int], count: int) -> None:

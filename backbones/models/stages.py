@@ -36,31 +36,31 @@ class CrossStage(nn.Module):
     darknet's layers, so that ``modules()`` walks a ``.weights`` file.
 
     Args:
-        row: the network.
+        spec: the network.
         index: which of its stages, from 0.
-        in_chans: channels of the image; read where the row has an input pyramid.
+        in_chans: channels of the image; read where the spec has an input pyramid.
 
     Shape:
         (N, in_channels, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)), or (N, out, H, W) without a downsample; with an
         input pyramid also the level of the new size, (N, L, ceil(H / 2), ceil(W / 2))
     """
 
-    def __init__(self, row: Backbone, index: int, *, in_chans: int = 3) -> None:
+    def __init__(self, spec: Backbone, index: int, *, in_chans: int = 3) -> None:
         super().__init__()
-        stage, act = row.stages[index], row.act
-        cross, partial = split_channels(row, index, in_chans)
+        stage, act = spec.stages[index], spec.act
+        cross, partial = split_channels(spec, index, in_chans)
         split_act = "linear" if stage.linear_split else act
-        self.level = pyramid_level(row, index)
-        self.downsample = create_downsample(row, index)
-        self.join = create_join(row, index, in_chans)
+        self.level = pyramid_level(spec, index)
+        self.downsample = create_downsample(spec, index)
+        self.join = create_join(spec, index, in_chans)
         self.cross = ConvNormAct(cross, stage.width, kernel=1, act=split_act)
-        self.entry = ConvNormAct(partial, _entry(row, index), kernel=1, act=split_act)
-        self.blocks = nn.ModuleList(_create_blocks(row, index))
-        self.fuse = _create_fuse(row, index)
-        self.drop = create_drop_block(row.drop_block) if _drops(row, index, "last") else nn.Identity()
+        self.entry = ConvNormAct(partial, _entry(spec, index), kernel=1, act=split_act)
+        self.blocks = nn.ModuleList(_create_blocks(spec, index))
+        self.fuse = _create_fuse(spec, index)
+        self.drop = create_drop_block(spec.drop_block) if _drops(spec, index, "last") else nn.Identity()
         self.transition = ConvNormAct(stage.width, stage.width, kernel=1, act=act)
         self.merge = ConvNormAct(2 * stage.width, stage.out, kernel=1, act=act)
-        self.reach = _reach(row, index)
+        self.reach = _reach(spec, index)
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """Downsample, run both paths, merge [transition, cross]."""
@@ -85,39 +85,39 @@ class CrossStage(nn.Module):
         return earlier[0] if self.fuse is None else self.fuse(*earlier)
 
 
-def _entry(row: Backbone, index: int) -> int:
-    return row.stages[index].entry or row.stages[index].width
+def _entry(spec: Backbone, index: int) -> int:
+    return spec.stages[index].entry or spec.stages[index].width
 
 
-def _create_blocks(row: Backbone, index: int) -> list[ResidualBlock]:
-    stage, fusion = row.stages[index], row.fusion
-    blocks, earlier = [], [_entry(row, index)]
+def _create_blocks(spec: Backbone, index: int) -> list[ResidualBlock]:
+    stage, fusion = spec.stages[index], spec.fusion
+    blocks, earlier = [], [_entry(spec, index)]
     for number in range(stage.depth):
         sources = earlier[: fusion.sources(number, depth=stage.depth)]
         maxout = fusion.is_maxout(number, depth=stage.depth)
-        drop = create_drop_block(row.drop_block) if _drops(row, index, "every") else None
-        blocks.append(create_block(row.block, stage, sources, act=row.act, fusion=fusion, maxout=maxout, drop=drop))
+        drop = create_drop_block(spec.drop_block) if _drops(spec, index, "every") else None
+        blocks.append(create_block(spec.block, stage, sources, act=spec.act, fusion=fusion, maxout=maxout, drop=drop))
         earlier = [stage.width, *earlier]
     return blocks
 
 
-def _create_fuse(row: Backbone, index: int) -> nn.Module | None:
+def _create_fuse(spec: Backbone, index: int) -> nn.Module | None:
     """Build the shortcut after the last block, where the fusion policy has one."""
-    if row.fusion.inputs != "extra":
+    if spec.fusion.inputs != "extra":
         return None
-    stage = row.stages[index]
-    channels = (*[stage.width] * stage.depth, _entry(row, index))
-    return create_shortcut(channels, row.fusion, maxout=row.fusion.is_maxout(stage.depth, depth=stage.depth))
+    stage = spec.stages[index]
+    channels = (*[stage.width] * stage.depth, _entry(spec, index))
+    return create_shortcut(channels, spec.fusion, maxout=spec.fusion.is_maxout(stage.depth, depth=stage.depth))
 
 
-def _reach(row: Backbone, index: int) -> int:
+def _reach(spec: Backbone, index: int) -> int:
     """Return how many of the newest outputs some later shortcut can still ask for."""
-    depth = row.stages[index].depth
-    if row.fusion.inputs == "extra":
+    depth = spec.stages[index].depth
+    if spec.fusion.inputs == "extra":
         return depth + 1
-    return max(row.fusion.sources(number, depth=depth) for number in range(depth))
+    return max(spec.fusion.sources(number, depth=depth) for number in range(depth))
 
 
-def _drops(row: Backbone, index: int, position: str) -> bool:
-    drop_block = row.drop_block
-    return drop_block.position == position and drop_block.concerns(index, stages=len(row.stages))
+def _drops(spec: Backbone, index: int, position: str) -> bool:
+    drop_block = spec.drop_block
+    return drop_block.position == position and drop_block.concerns(index, stages=len(spec.stages))

@@ -112,14 +112,14 @@ def test_another_network_is_refused(tmp_path):
 
 
 def test_a_calculation_between_the_layers_is_refused():
-    row = Backbone(stem=Stem(4, kernel=3), block=Block("darknet"), stages=(Stage(1, 4, 8, 8),))
+    spec = Backbone(stem=Stem(4, kernel=3), block=Block("darknet"), stages=(Stage(1, 4, 8, 8),))
 
     class Doubled(CspBackbone):
         def forward_features(self, x):
             return 2 * super().forward_features(x)
 
     with pytest.raises(UserError, match="that no section of a cfg does"):
-        trace(Doubled(row))
+        trace(Doubled(spec))
 
 
 def test_leaky_has_darknets_slope():

@@ -4,8 +4,8 @@ from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem
 
 
 @pytest.fixture
-def tiny_row() -> Backbone:
-    """Every feature of the big rows, four channels wide: partial residual, linear split, multi-input fusion."""
+def tiny_spec() -> Backbone:
+    """Every feature of the big networks, four channels wide: partial residual, linear split, multi-input fusion."""
     return Backbone(
         stem=Stem(4, kernel=3, stride=2, pool=True),
         block=Block("bottleneck", groups=2),

@@ -5,8 +5,8 @@ from torch import nn
 from backbones.models import CspBackbone, set_batch_norm
 
 
-def test_every_batch_normalization_of_ours_is_set(tiny_row):
-    model = CspBackbone(tiny_row)
+def test_every_batch_normalization_of_ours_is_set(tiny_spec):
+    model = CspBackbone(tiny_spec)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert set_batch_norm(model, momentum=0.25) == len(norms) > 0
     assert {norm.momentum for norm in norms} == {0.25}

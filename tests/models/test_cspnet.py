@@ -18,9 +18,9 @@ FAMILIES = {"csresnext50": "cspresnext50", "csdarknet53": "cspdarknet53"}
 
 
 @pytest.fixture
-def model(tiny_row):
+def model(tiny_spec):
     torch.manual_seed(0)
-    return CspBackbone(tiny_row, num_classes=3).eval()
+    return CspBackbone(tiny_spec, num_classes=3).eval()
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_out_indices_choose_features_in_the_order_asked():
     assert [f.shape[1] for f in features] == model.feature_info.channels() == [1024, 256]
 
 
-def test_a_stem_at_full_size_is_no_level(tiny_row):
-    row = replace(tiny_row, stem=Stem(4, kernel=3))
-    assert [level["reduction"] for level in feature_levels(row)] == [1, 2]
-    assert [level["module"] for level in feature_levels(row)] == ["stages.0", "stages.1"]
+def test_a_stem_at_full_size_is_no_level(tiny_spec):
+    spec = replace(tiny_spec, stem=Stem(4, kernel=3))
+    assert [level["reduction"] for level in feature_levels(spec)] == [1, 2]
+    assert [level["module"] for level in feature_levels(spec)] == ["stages.0", "stages.1"]
 
 
 def test_the_forward_pass_is_features_then_head(model, images):
@@ -128,8 +128,8 @@ def test_pre_logits_are_the_mean_of_the_last_map(model, images):
     torch.testing.assert_close(model.get_classifier()(pooled), model(images))
 
 
-def test_the_classifier_starts_by_darknets_rule(tiny_row):
-    classifier = CspBackbone(tiny_row, num_classes=4000).get_classifier()
+def test_the_classifier_starts_by_darknets_rule(tiny_spec):
+    classifier = CspBackbone(tiny_spec, num_classes=4000).get_classifier()
     bound = math.sqrt(2 / 16)
     assert 0.99 * bound < classifier.weight.abs().max().item() <= bound
     assert (classifier.bias == 0).all()
@@ -169,8 +169,8 @@ def test_fusion_weights_do_not_decay(name, count):
     assert names <= set(dict(model.named_parameters()))
 
 
-def test_learned_slopes_do_not_decay_either(tiny_row):
-    model = CspBackbone(replace(tiny_row, act="prelu_channel"))
+def test_learned_slopes_do_not_decay_either(tiny_spec):
+    model = CspBackbone(replace(tiny_spec, act="prelu_channel"))
     slopes = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.PReLU)}
     assert slopes
     assert slopes < model.no_weight_decay()
@@ -200,15 +200,15 @@ def test_fine_layers_follow_the_order_of_computation(model):
     assert layers["head.fc.weight"] == 1 + (1 + 3) + (1 + 2)
 
 
-def test_every_parameter_gets_a_gradient(tiny_row):
-    model = CspBackbone(tiny_row, num_classes=3).train()
+def test_every_parameter_gets_a_gradient(tiny_spec):
+    model = CspBackbone(tiny_spec, num_classes=3).train()
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_bfloat16_autocast_is_close_to_float32_and_stays_bfloat16_in_the_shortcuts(tiny_row):
+def test_bfloat16_autocast_is_close_to_float32_and_stays_bfloat16_in_the_shortcuts(tiny_spec):
     torch.manual_seed(0)
-    model = CspBackbone(tiny_row, num_classes=3).train()
+    model = CspBackbone(tiny_spec, num_classes=3).train()
     images = torch.randn(8, 3, 32, 32)
     expected = model(images)
     types = set()
@@ -229,8 +229,8 @@ def test_channels_last_gives_the_same_numbers(model, images):
     torch.testing.assert_close(actual, expected)
 
 
-def test_a_trained_state_loads_into_a_fresh_model(model, tiny_row, images):
-    fresh = CspBackbone(tiny_row, num_classes=3).eval()
+def test_a_trained_state_loads_into_a_fresh_model(model, tiny_spec, images):
+    fresh = CspBackbone(tiny_spec, num_classes=3).eval()
     fresh.load_state_dict(model.state_dict())
     torch.testing.assert_close(fresh(images), model(images), rtol=0, atol=0)
 
@@ -241,9 +241,9 @@ def test_the_network_is_one_graph(model, images):
 
 
 @pytest.mark.slow
-def test_a_compiled_training_step_has_the_same_gradients(tiny_row):
-    row = replace(tiny_row, stages=tiny_row.stages[:1])
-    model = CspBackbone(row, num_classes=3).double().train()
+def test_a_compiled_training_step_has_the_same_gradients(tiny_spec):
+    spec = replace(tiny_spec, stages=tiny_spec.stages[:1])
+    model = CspBackbone(spec, num_classes=3).double().train()
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     model(images).square().sum().backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}

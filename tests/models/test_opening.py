@@ -8,7 +8,7 @@ from backbones.models.opening import AddLevel, BranchedDownsample, ConcatLevel, 
 from backbones.models.spec import Backbone, Block, Stage, Stem
 
 
-def row(**fields):
+def spec(**fields):
     stages = (Stage(1, 4, 8, None), Stage(1, 4, 8, 8), Stage(1, 8, 16, 8))
     return Backbone(Stem(6, kernel=3, stride=2), Block("darknet"), stages, **fields)
 
@@ -24,10 +24,10 @@ def test_the_branches_are_a_convolution_and_a_pool_of_the_same_map(kind, size):
 
 
 def test_only_a_branched_downsample_adds_modules():
-    assert isinstance(create_downsample(row(), 0), nn.Identity)
-    assert isinstance(create_downsample(row(), 1), ConvNormAct)
-    assert isinstance(create_downsample(row(downsample="concat"), 1), BranchedDownsample)
-    assert isinstance(create_downsample(row(downsample="concat"), 0), nn.Identity)
+    assert isinstance(create_downsample(spec(), 0), nn.Identity)
+    assert isinstance(create_downsample(spec(), 1), ConvNormAct)
+    assert isinstance(create_downsample(spec(downsample="concat"), 1), BranchedDownsample)
+    assert isinstance(create_downsample(spec(downsample="concat"), 0), nn.Identity)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_only_a_branched_downsample_adds_modules():
     ],
 )
 def test_both_paths_begin_with_what_the_opening_leaves(fields, channels):
-    assert [split_channels(row(**fields), index, 3) for index in range(3)] == channels
+    assert [split_channels(spec(**fields), index, 3) for index in range(3)] == channels
 
 
 def test_a_level_is_concatenated_behind_the_map_or_convolved_and_added():

@@ -159,7 +159,7 @@ def test_drop_block_stands_where_the_option_says(options, places):
     assert [name for name, module in model.named_modules() if isinstance(module, DropBlock2d)] == places
 
 
-def test_drop_block_takes_its_strength_from_the_row():
+def test_drop_block_takes_its_strength_from_the_spec():
     model = create("csdarknet53_omega_mi_db", drop_block_probability=0.2, drop_block_size=5, drop_block_kind="paper")
     (layer, _) = kinds(model, DropBlock2d)
     assert (layer.probability, layer.block_size, layer.kind) == (0.2, 5, "paper")
@@ -222,8 +222,8 @@ def create_small(name):
 @pytest.mark.parametrize("name", ["csresnext50sub_mo", "csdarknet53_omega_mi_db_ip"])
 def test_a_variant_is_one_graph_also_in_training(name):
     torch.manual_seed(0)
-    row = replace(VARIANTS[name].row, stages=VARIANTS[name].row.stages[:2])
-    model, images = CspBackbone(row, num_classes=2).train(), torch.randn(2, 3, 64, 64)
+    spec = replace(VARIANTS[name].spec, stages=VARIANTS[name].spec.stages[:2])
+    model, images = CspBackbone(spec, num_classes=2).train(), torch.randn(2, 3, 64, 64)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.manual_seed(1)
     expected = model(images)
@@ -267,7 +267,7 @@ def test_options_reach_a_model_built_by_timm():
         ("csresnext50", {"downsample": "concatenate"}, "Did you mean concat"),
         ("csdarknet53", {"downsample": "add"}, r"downsample='add' cannot add the 32 channels.*stages\[0\].*to the 64"),
         ("csdarknet53", {"pyramid": "avg_pool"}, "Did you mean avgpool"),
-        ("csresnext50sub", {"pyramid": "avgpool", "downsample": "split"}, "pyramid='avgpool' has no place"),
+        ("csresnext50sub", {"pyramid": "avgpool", "downsample": "split"}, "pyramid='avgpool' cannot join"),
         ("csdarknet53", {"drop_block_stages": [5]}, r"drop_block.stages=\(5,\) must lie in \[-5, 4\]"),
         ("csdarknet53", {"drop_block_position": "first"}, "drop_block.position='first'"),
         ("csdarknet53", {"drop_block_probability": 1.5}, r"drop_block.probability=1.5 must lie in \[0, 1\)"),

@@ -18,8 +18,8 @@ def train_step(model, x):
 
 
 @pytest.mark.parametrize("act", ["mish", "leaky"])
-def test_statistics_and_gradients_are_the_same_with_and_without_checkpointing(tiny_row, act):
-    plain = CspBackbone(replace(tiny_row, act=act), num_classes=3).train()
+def test_statistics_and_gradients_are_the_same_with_and_without_checkpointing(tiny_spec, act):
+    plain = CspBackbone(replace(tiny_spec, act=act), num_classes=3).train()
     checkpointed = copy.deepcopy(plain)
     checkpointed.set_grad_checkpointing(True)
     x = torch.randn(4, 3, 32, 32)
@@ -29,8 +29,8 @@ def test_statistics_and_gradients_are_the_same_with_and_without_checkpointing(ti
         assert plain.stem.conv.bn.num_batches_tracked == step
 
 
-def test_checkpointing_runs_the_stages_twice_and_the_stem_once(tiny_row):
-    model = CspBackbone(tiny_row, num_classes=3).train()
+def test_checkpointing_runs_the_stages_twice_and_the_stem_once(tiny_spec):
+    model = CspBackbone(tiny_spec, num_classes=3).train()
     model.set_grad_checkpointing(True)
     runs = {"stem": 0, "stages.0.cross": 0, "stages.1.cross": 0}
 
@@ -59,16 +59,16 @@ def kept_bytes(model, x):
     return sum(storages.values())
 
 
-def test_checkpointing_keeps_fewer_bytes_for_backward(tiny_row):
-    model = CspBackbone(tiny_row, num_classes=3).train()
+def test_checkpointing_keeps_fewer_bytes_for_backward(tiny_spec):
+    model = CspBackbone(tiny_spec, num_classes=3).train()
     x = torch.randn(4, 3, 64, 64)
     plain = kept_bytes(model, x)
     model.set_grad_checkpointing(True)
     assert kept_bytes(model, x) < plain / 2
 
 
-def test_checkpointing_can_be_switched_off_again(tiny_row):
-    model = CspBackbone(tiny_row)
+def test_checkpointing_can_be_switched_off_again(tiny_spec):
+    model = CspBackbone(tiny_spec)
     model.set_grad_checkpointing(True)
     assert model.grad_checkpointing
     model.set_grad_checkpointing(False)
@@ -101,8 +101,8 @@ def test_batch_normalization_without_statistics_is_left_alone():
     assert norm.running_mean is None
 
 
-def test_checkpointing_and_compilation_together_update_the_statistics_once(tiny_row):
-    plain = CspBackbone(replace(tiny_row, stages=tiny_row.stages[:1]), num_classes=3).double().train()
+def test_checkpointing_and_compilation_together_update_the_statistics_once(tiny_spec):
+    plain = CspBackbone(replace(tiny_spec, stages=tiny_spec.stages[:1]), num_classes=3).double().train()
     compiled = copy.deepcopy(plain)
     compiled.set_grad_checkpointing(True)
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64)

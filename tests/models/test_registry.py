@@ -88,13 +88,13 @@ def test_every_parent_is_registered_before_its_children():
         seen.add(variant.name)
 
 
-def test_timm_builds_a_model_with_the_rows_fields_and_its_own_keywords():
+def test_timm_builds_a_model_with_the_fields_of_the_spec_and_its_own_keywords():
     model = timm.create_model(
         "csresnext50_ws_mi2", num_classes=10, act="leaky", in_chans=1, drop_rate=0.25, global_pool="max"
     )
     assert isinstance(model, CspBackbone)
-    assert model.row.act == "leaky"
-    assert model.row.fusion == VARIANTS["csresnext50_ws_mi2"].row.fusion
+    assert model.spec.act == "leaky"
+    assert model.spec.fusion == VARIANTS["csresnext50_ws_mi2"].spec.fusion
     assert model.head.fc.out_features == 10
     assert model.stem.conv.conv.in_channels == 1
     assert model.head.drop.p == 0.25
@@ -148,7 +148,7 @@ def test_a_model_of_timm_is_built_too():
 )
 def test_names_of_the_thread_mean_our_models(alias, name):
     assert canonical_name(alias) == name
-    assert backbones.create_model(alias, num_classes=2, features_only=False).row == VARIANTS[name].row
+    assert backbones.create_model(alias, num_classes=2, features_only=False).spec == VARIANTS[name].spec
 
 
 @pytest.mark.parametrize("name", [*NAMES, "cspresnext50", "cspdarknet53", "resnext50_32x4d", "darknet53", "nothing"])
@@ -176,35 +176,35 @@ def test_names_from_elsewhere_are_handed_to_timm(name, monkeypatch):
     assert asked == [(name, {"num_classes": 3})]
 
 
-def test_a_name_cannot_be_registered_twice(tiny_row):
+def test_a_name_cannot_be_registered_twice(tiny_spec):
     with pytest.raises(ValueError, match="csresnext50 is registered already"):
-        register("csresnext50", tiny_row, top1=1, top5=2, certainty="low")
+        register("csresnext50", tiny_spec, top1=1, top5=2, certainty="low")
 
 
-def test_override_separates_the_rows_fields_from_the_rest(tiny_row):
-    row, rest = override(tiny_row, {"act": "swish", "num_classes": 3})
-    assert row.act == "swish"
-    assert row.stages == tiny_row.stages
+def test_override_separates_the_fields_of_the_spec_from_the_rest(tiny_spec):
+    spec, rest = override(tiny_spec, {"act": "swish", "num_classes": 3})
+    assert spec.act == "swish"
+    assert spec.stages == tiny_spec.stages
     assert rest == {"num_classes": 3}
 
 
-def test_override_reaches_the_fields_of_a_part_by_its_name(tiny_row):
+def test_override_reaches_the_fields_of_a_part_by_its_name(tiny_spec):
     options = {"fusion_inputs": "dense", "fusion_gradient": "darknet", "drop_block_stages": [-1], "stem_kernel": 5}
-    row, rest = override(tiny_row, options)
-    assert row.fusion == replace(tiny_row.fusion, inputs="dense", gradient="darknet")
-    assert row.drop_block.stages == (-1,)
-    assert row.stem == replace(tiny_row.stem, kernel=5)
+    spec, rest = override(tiny_spec, options)
+    assert spec.fusion == replace(tiny_spec.fusion, inputs="dense", gradient="darknet")
+    assert spec.drop_block.stages == (-1,)
+    assert spec.stem == replace(tiny_spec.stem, kernel=5)
     assert rest == {}
 
 
-def test_override_sets_weights_and_normalization_together(tiny_row):
-    row, _ = override(tiny_row, {"fusion_weights": "none", "fusion_normalization": "none"})
-    assert (row.fusion.weights, row.fusion.normalization) == ("none", "none")
+def test_override_sets_weights_and_normalization_together(tiny_spec):
+    spec, _ = override(tiny_spec, {"fusion_weights": "none", "fusion_normalization": "none"})
+    assert (spec.fusion.weights, spec.fusion.normalization) == ("none", "none")
 
 
-def test_override_sets_the_depths(tiny_row):
-    row, rest = override(tiny_row, {"depths": [1, 4]})
-    assert [stage.depth for stage in row.stages] == [1, 4]
+def test_override_sets_the_depths(tiny_spec):
+    spec, rest = override(tiny_spec, {"depths": [1, 4]})
+    assert [stage.depth for stage in spec.stages] == [1, 4]
     assert rest == {}
 
 
@@ -216,7 +216,7 @@ def test_override_sets_the_depths(tiny_row):
         ({"top1": None, "top5": 90.0}, "top1=None, top5=90.0"),
     ],
 )
-def test_figures_that_cannot_be_are_refused(tiny_row, changes, message):
+def test_figures_that_cannot_be_are_refused(tiny_spec, changes, message):
     figures = {"parent": None, "top1": 70.0, "top5": 90.0, "certainty": "low"}
     with pytest.raises(ValueError, match=message):
-        Variant("tiny", tiny_row, **{**figures, **changes})
+        Variant("tiny", tiny_spec, **{**figures, **changes})

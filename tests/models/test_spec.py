@@ -42,22 +42,22 @@ def test_drop_block_counts_stages_from_either_end():
     assert [DropBlock((0, -1)).concerns(stage, stages=4) for stage in range(4)] == [True, False, False, True]
 
 
-def test_depths_replace_the_number_of_blocks_of_each_stage(tiny_row):
-    row = with_depths(tiny_row, [5, 1])
-    assert [stage.depth for stage in row.stages] == [5, 1]
-    assert with_depths(row, [3, 2]) == tiny_row
+def test_depths_replace_the_number_of_blocks_of_each_stage(tiny_spec):
+    spec = with_depths(tiny_spec, [5, 1])
+    assert [stage.depth for stage in spec.stages] == [5, 1]
+    assert with_depths(spec, [3, 2]) == tiny_spec
 
 
-def test_widths_and_reductions_follow_from_the_row(tiny_row):
-    assert tiny_row.widths == (4, 8, 16)
-    assert tiny_row.reductions == (4, 8)
+def test_widths_and_reductions_follow_from_the_spec(tiny_spec):
+    assert tiny_spec.widths == (4, 8, 16)
+    assert tiny_spec.reductions == (4, 8)
 
 
-def test_rows_cannot_be_changed_and_compare_by_value(tiny_row):
+def test_specs_cannot_be_changed_and_compare_by_value(tiny_spec):
     with pytest.raises(FrozenInstanceError):
-        tiny_row.act = "leaky"
-    assert replace(tiny_row) == tiny_row
-    assert replace(tiny_row, act="leaky") != tiny_row
+        tiny_spec.act = "leaky"
+    assert replace(tiny_spec) == tiny_spec
+    assert replace(tiny_spec, act="leaky") != tiny_spec
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_rows_cannot_be_changed_and_compare_by_value(tiny_row):
         (lambda: Backbone(Stem(4, kernel=3), Block("darknet"), ()), r"stages=\(\) is empty"),
     ],
 )
-def test_a_row_that_cannot_be_built_is_refused(build, message):
+def test_a_spec_that_cannot_be_built_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 
 
-def test_an_unknown_activation_is_refused_with_near_names(tiny_row):
+def test_an_unknown_activation_is_refused_with_near_names(tiny_spec):
     with pytest.raises(ValueError, match=r"act='leeky'.*Did you mean leaky"):
-        replace(tiny_row, act="leeky")
+        replace(tiny_spec, act="leeky")
 
 
 @pytest.mark.parametrize("field", ["width", "down", "hidden"])
-def test_groups_must_divide_the_widths_of_a_stage(tiny_row, field):
-    stages = (tiny_row.stages[0], replace(tiny_row.stages[1], **{field: 7}))
+def test_groups_must_divide_the_widths_of_a_stage(tiny_spec, field):
+    stages = (tiny_spec.stages[0], replace(tiny_spec.stages[1], **{field: 7}))
     with pytest.raises(ValueError, match=rf"stages\[1\]\.{field}=7 is not divisible by block.groups=2"):
-        replace(tiny_row, stages=stages)
+        replace(tiny_spec, stages=stages)

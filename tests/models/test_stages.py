@@ -8,8 +8,8 @@ from backbones.models.stages import ConvStem, CrossStage
 
 
 def build(stage, fusion=None, in_channels=6, **fields):
-    row = Backbone(Stem(in_channels, kernel=3), Block("darknet"), (stage,), fusion=fusion or Fusion(), **fields)
-    return CrossStage(row, 0).eval()
+    spec = Backbone(Stem(in_channels, kernel=3), Block("darknet"), (stage,), fusion=fusion or Fusion(), **fields)
+    return CrossStage(spec, 0).eval()
 
 
 @pytest.mark.parametrize(("pool", "expected"), [(False, (5, 4)), (True, (3, 2))])
@@ -35,7 +35,7 @@ def test_a_stage_with_downsample_halves_the_resolution():
     assert build(Stage(1, 4, 8, 12))(torch.randn(1, 6, 5, 8)).shape == (1, 8, 3, 4)
 
 
-def test_both_paths_split_linearly_only_where_the_row_says_so():
+def test_both_paths_split_linearly_only_where_the_spec_says_so():
     for linear in (True, False):
         stage = build(Stage(1, 4, 8, 6, linear_split=linear))
         expected = nn.Identity if linear else nn.Mish
