@@ -8,7 +8,7 @@ from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
 from backbones.layers import InputPyramid, WeightedShortcut, darknet_uniform_
-from backbones.models.opening import pyramid_kind
+from backbones.models.downsample import pyramid_kind
 from backbones.models.recompute import recomputed
 from backbones.models.spec import Backbone
 from backbones.models.stages import ConvStem, CrossStage

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from backbones.layers import ActivationName, ConvNormAct
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
-from backbones.models.opening import create_downsample, create_join, pyramid_level, split_channels
+from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
 
 

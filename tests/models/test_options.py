@@ -12,7 +12,7 @@ from torch import nn
 import backbones
 from backbones.layers import DropBlock2d, Maxout, WeightedShortcut
 from backbones.models import VARIANTS, CspBackbone, bflops
-from backbones.models.opening import ConcatLevel
+from backbones.models.downsample import ConcatLevel
 
 
 def create(name, **options):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from backbones.layers import ConvNormAct
-from backbones.models.opening import AddLevel, BranchedDownsample, ConcatLevel, create_downsample, split_channels
+from backbones.models.downsample import AddLevel, BranchedDownsample, ConcatLevel, create_downsample, split_channels
 from backbones.models.spec import Backbone, Block, Stage, Stem
 
 
@@ -43,7 +43,7 @@ def test_only_a_branched_downsample_adds_modules():
         ({"pyramid": "avgpool", "downsample": "concat"}, [(6, 6), (19, 19), (19, 19)]),
     ],
 )
-def test_both_paths_begin_with_what_the_opening_leaves(fields, channels):
+def test_both_paths_begin_with_the_channels_after_the_downsample(fields, channels):
     assert [split_channels(spec(**fields), index, 3) for index in range(3)] == channels
 
 
