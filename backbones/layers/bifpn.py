@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
+from backbones.layers.old_names import accept_old_name
 from backbones.layers.pooling import darknet_max_pool2d
 from backbones.layers.shortcut import WeightedShortcut, WeightsType
 
@@ -51,8 +52,8 @@ class BiFpn(nn.Module):
             raise ValueError(f"in_channels={tuple(in_channels)}: a BiFPN mixes at least two levels")
 
         def node(inputs: int) -> _Node:
-            fuse = WeightedShortcut([width] * inputs, weights_type=weights_type, normalization=normalization)
-            return _Node(fuse, ConvNormAct(width, width, kernel=3, act=act))
+            shortcut = WeightedShortcut([width] * inputs, weights_type=weights_type, normalization=normalization)
+            return _Node(shortcut, ConvNormAct(width, width, kernel=3, act=act))
 
         inner = len(in_channels) - 2
         self.laterals = nn.ModuleList(_lateral(channels, width) for channels in in_channels)
@@ -84,13 +85,14 @@ class BiFpn(nn.Module):
 class _Node(nn.Module):
     """Add maps of one size and convolve the sum."""
 
-    def __init__(self, fuse: WeightedShortcut, conv: ConvNormAct) -> None:
+    def __init__(self, shortcut: WeightedShortcut, conv: ConvNormAct) -> None:
         super().__init__()
-        self.fuse = fuse
+        self.shortcut = shortcut
         self.conv = conv
+        accept_old_name(self, "fuse", "shortcut")
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.conv(self.fuse(*inputs))
+        return self.conv(self.shortcut(*inputs))
 
 
 def _lateral(channels: int, width: int) -> nn.Module:

@@ -142,7 +142,7 @@ class CspBackbone(nn.Module):
         if coarse:
             return {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
         opening = (r"^stages\.(\d+)\.(?:downsample|join|cross|entry)", (-1,))
-        closing = (r"^stages\.(\d+)\.(?:fuse|transition|merge)", (99999,))
+        closing = (r"^stages\.(\d+)\.(?:last_shortcut|transition|merge)", (99999,))
         return {"stem": r"^stem", "stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), opening, closing]}
 
     def _pyramid_levels(self, image: Tensor) -> list[Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers import ActivationName, ConvNormAct
+from backbones.layers.old_names import accept_old_name
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
@@ -32,8 +33,8 @@ class ConvStem(nn.Module):
 class CrossStage(nn.Module):
     """Split in two paths, run the blocks on one of them, join the two.
 
-    The parts are downsample, join, cross, entry, blocks, fuse, drop, transition and merge, defined in the order of
-    darknet's layers, so that ``modules()`` walks a ``.weights`` file.
+    The parts are downsample, join, cross, entry, blocks, last_shortcut, drop, transition and merge. They are defined
+    in the order of darknet's layers, so that ``modules()`` walks a ``.weights`` file.
 
     Args:
         spec: the network.
@@ -56,11 +57,12 @@ class CrossStage(nn.Module):
         self.cross = ConvNormAct(cross, stage.width, kernel=1, act=split_act)
         self.entry = ConvNormAct(partial, _entry(spec, index), kernel=1, act=split_act)
         self.blocks = nn.ModuleList(_create_blocks(spec, index))
-        self.fuse = _create_fuse(spec, index)
+        self.last_shortcut = _create_last_shortcut(spec, index)
         self.drop = create_drop_block(spec.drop_block) if _drops(spec, index, "last") else nn.Identity()
         self.transition = ConvNormAct(stage.width, stage.width, kernel=1, act=act)
         self.merge = ConvNormAct(2 * stage.width, stage.out, kernel=1, act=act)
         self.reach = _reach(spec, index)
+        accept_old_name(self, "fuse", "last_shortcut")
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """Downsample, run both paths, merge [transition, cross]."""
@@ -82,7 +84,7 @@ class CrossStage(nn.Module):
             newest = block(*earlier[: block.sources])
             # Only what a later shortcut can still reach stays alive.
             earlier = [newest, *earlier][: self.reach]
-        return earlier[0] if self.fuse is None else self.fuse(*earlier)
+        return earlier[0] if self.last_shortcut is None else self.last_shortcut(*earlier)
 
 
 def _entry(spec: Backbone, index: int) -> int:
@@ -101,7 +103,7 @@ def _create_blocks(spec: Backbone, index: int) -> list[ResidualBlock]:
     return blocks
 
 
-def _create_fuse(spec: Backbone, index: int) -> nn.Module | None:
+def _create_last_shortcut(spec: Backbone, index: int) -> nn.Module | None:
     """Build the shortcut after the last block, where the fusion policy has one."""
     if spec.fusion.inputs != "extra":
         return None

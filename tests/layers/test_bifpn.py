@@ -55,7 +55,7 @@ def test_every_sum_is_a_weighted_shortcut_of_two_or_three_inputs():
 def test_weights_decide_what_a_level_takes():
     block = BiFpn([4, 4], 4).eval()
     with torch.no_grad():
-        block.bottom_up[0].fuse.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        block.bottom_up[0].shortcut.weight.copy_(torch.tensor([[1.0], [-1.0]]))
     large, small = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 3, 3)
     torch.testing.assert_close(block([large, small])[1], block([large * 2, small])[1], atol=0.02, rtol=0.02)
 

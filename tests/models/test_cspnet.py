@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from timm.models import group_parameters
+from timm.utils.model import reparameterize_model
 from torch import nn
 
 import backbones
@@ -198,6 +199,26 @@ def test_fine_layers_follow_the_order_of_computation(model):
     assert layers["stages.0.blocks.0.shortcut.weight"] == 2
     assert layers["stages.0.merge.conv.weight"] == layers["stages.0.blocks.2.convs.0.conv.weight"] == 4
     assert layers["head.fc.weight"] == 1 + (1 + 3) + (1 + 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("csresnext50", {}),
+        ("csresnext50_ws_mi2", {}),
+        ("csresnext50_ws_mi2", {"fusion_inputs": "extra"}),
+        ("csresnext50sub_mo", {}),
+        ("csdarknet53_omega_mi_db", {}),
+        ("csdarknet53_omega_mi_ip", {}),
+    ],
+    ids=str,
+)
+def test_timms_reparameterization_for_inference_changes_no_output(name, options):
+    depths = [1, 2, 1, 1] if name.startswith("csresnext50") else [1, 2, 1, 1, 1]
+    model = backbones.create_model(name, num_classes=3, depths=depths, **options).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(reparameterize_model(model)(x), model(x))
 
 
 def test_every_parameter_gets_a_gradient(tiny_spec):

@@ -96,9 +96,9 @@ def test_dense_fusion_lets_every_shortcut_take_all_earlier_ones():
 def test_extra_fusion_adds_one_shortcut_behind_the_last_block():
     model = create("csresnext50_ws_mi2", fusion_inputs="extra")
     assert {len(block.shortcut.channels) for stage in model.stages for block in stage.blocks} == {2}
-    assert [len(stage.fuse.channels) for stage in model.stages] == [4, 4, 6, 3]
+    assert [len(stage.last_shortcut.channels) for stage in model.stages] == [4, 4, 6, 3]
     assert len(kinds(model, WeightedShortcut)) == 13 + 4
-    assert all(isinstance(stage.fuse.act, nn.Identity) for stage in model.stages)
+    assert all(isinstance(stage.last_shortcut.act, nn.Identity) for stage in model.stages)
 
 
 def test_extra_fusion_of_fresh_weights_is_the_mean_of_all_outputs():
@@ -108,7 +108,7 @@ def test_extra_fusion_of_fresh_weights_is_the_mean_of_all_outputs():
     stage.entry.register_forward_hook(lambda _m, _i, y: outputs.append(nn.functional.pad(y, (0, 0, 0, 0, 0, 64))))
     for block in stage.blocks:
         block.register_forward_hook(lambda _m, _i, y: outputs.append(y))
-    stage.fuse.register_forward_hook(lambda _m, _i, y: fused.append(y))
+    stage.last_shortcut.register_forward_hook(lambda _m, _i, y: fused.append(y))
     with torch.no_grad():
         model(torch.randn(1, 3, 64, 64))
     torch.testing.assert_close(fused[0], sum(outputs) / 3.0001)

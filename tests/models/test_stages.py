@@ -22,7 +22,7 @@ def test_the_parts_of_a_stage_are_defined_in_darknets_order():
     names = [name for name, _ in build(Stage(1, 4, 8, 6)).named_children()]
     assert names == ["downsample", "cross", "entry", "blocks", "drop", "transition", "merge"]
     names = [name for name, _ in build(Stage(1, 4, 8, 6), Fusion("extra"), pyramid="conv_add").named_children()]
-    assert names == ["downsample", "join", "cross", "entry", "blocks", "fuse", "drop", "transition", "merge"]
+    assert names == ["downsample", "join", "cross", "entry", "blocks", "last_shortcut", "drop", "transition", "merge"]
 
 
 def test_a_stage_without_downsample_keeps_the_resolution_and_takes_its_input_as_it_is():
