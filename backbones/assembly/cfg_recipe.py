@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from backbones.darknet.cfg import Cfg, Section, read_cfg
-from backbones.darknet.plan import plan
+from backbones.darknet.shapes import infer_layers
 
 _CARRIED = (
     "batch", "subdivisions", "learning_rate", "momentum", "decay", "max_batches", "burn_in", "power", "policy",
@@ -28,7 +28,7 @@ def recipe_text(path: str) -> str:
         UserError: the cfg is wrong, or asks for a training that no recipe describes; the message names the line.
     """
     cfg = read_cfg(path)
-    plan(cfg)
+    infer_layers(cfg)
     options = yaml.safe_dump({"model": path, **recipe_options(cfg)}, sort_keys=False)
     return f"# From the [net] section of {path}.\n{options}"
 

@@ -8,7 +8,7 @@ from torch import nn
 from backbones import create_model
 from backbones.darknet.cfg import read_cfg
 from backbones.darknet.network import load_cfg
-from backbones.darknet.plan import Layer, plan
+from backbones.darknet.shapes import Layer, infer_layers
 from backbones.darknet.trace import trace
 from backbones.errors import UserError
 
@@ -37,7 +37,7 @@ def layers_of(name: str, *, size: int | None = None) -> tuple[Layer, ...]:
     Raises:
         UserError: as for `create_network`, or darknet could not have such a network.
     """
-    return plan(read_cfg(name) if is_cfg(name) else trace(_named(name)).cfg, size=size)
+    return infer_layers(read_cfg(name) if is_cfg(name) else trace(_named(name)).cfg, size=size)
 
 
 def _named(name: str) -> nn.Module:

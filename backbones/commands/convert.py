@@ -21,7 +21,7 @@ from backbones.assembly.checkpoint import Restored, restore_model
 from backbones.assembly.network import create_network
 from backbones.darknet.labels import synsets
 from backbones.darknet.trace import save_cfg
-from backbones.darknet.weights import Header, load_weights, save_weights
+from backbones.darknet.weights import WeightsHeader, load_weights, save_weights
 from backbones.errors import UserError, require_folder_for
 from backbones.training.checkpoint import read_description, write_weights
 
@@ -75,7 +75,7 @@ def to_checkpoint(options: argparse.Namespace) -> None:
 
 
 def _description(restored: Restored, labels: str | None) -> dict[str, object]:
-    header: Header = restored.model.darknet_header  # type: ignore[assignment]
+    header: WeightsHeader = restored.model.darknet_header  # type: ignore[assignment]
     return {
         "architecture": canonical_name(restored.name),
         "cfg": getattr(restored.model, "cfg_text", None),
@@ -116,9 +116,9 @@ def to_weights(options: argparse.Namespace) -> None:
     _say(options, restored.name)
 
 
-def _header(file: Path) -> Header:
+def _header(file: Path) -> WeightsHeader:
     about = read_description(file) or {}
-    return Header(**about["darknet"]) if "darknet" in about else Header(seen=about.get("images_seen", 0))
+    return WeightsHeader(**about["darknet"]) if "darknet" in about else WeightsHeader(seen=about.get("images_seen", 0))
 
 
 def to_recipe(options: argparse.Namespace) -> None:

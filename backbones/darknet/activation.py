@@ -1,4 +1,4 @@
-"""Every element-wise activation of darknet by name, also those our own networks do not use."""
+"""Every element-wise activation of darknet by its name, also the ones that our own networks do not use."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers import create_activation
+from backbones.layers.activation import create_activation
 
 
 class Elementwise(nn.Module):
-    """A function of one number, applied to each element.
+    """Function of one number, applied to each element.
 
     Shape:
         (N, ...) -> (N, ...)
@@ -31,7 +31,7 @@ class Elementwise(nn.Module):
 
 
 def hard_mish(x: Tensor) -> Tensor:
-    """Return x above 0, x²/2 + x above -2, else 0.
+    """Return x for x > 0, x²/2 + x for x > -2, otherwise 0.
 
     Shape:
         any -> the same
@@ -40,7 +40,7 @@ def hard_mish(x: Tensor) -> Tensor:
 
 
 def stair(x: Tensor) -> Tensor:
-    """Climb one step in every second unit interval.
+    """Return a staircase that rises by one in every second unit interval.
 
     Shape:
         any -> the same
@@ -50,7 +50,7 @@ def stair(x: Tensor) -> Tensor:
 
 
 def lhtan(x: Tensor) -> Tensor:
-    """Return x in [0, 1] and leave it with slope 0.001.
+    """Return x in [0, 1], continued outside with slope 0.001.
 
     Shape:
         any -> the same
@@ -59,7 +59,7 @@ def lhtan(x: Tensor) -> Tensor:
 
 
 def plse(x: Tensor) -> Tensor:
-    """Return x / 8 + 1/2 in [-4, 4] and leave it with slope 0.01.
+    """Return x / 8 + 1/2 in [-4, 4], continued outside with slope 0.01.
 
     Shape:
         any -> the same
@@ -67,8 +67,7 @@ def plse(x: Tensor) -> Tensor:
     return torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5))
 
 
-_SHARED = ("linear", "relu", "leaky", "mish", "swish")
-_OWN: dict[str, Callable[[Tensor], Tensor]] = {
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": torch.sigmoid,
     "loggy": lambda x: 2 * torch.sigmoid(x) - 1,
     "tanh": torch.tanh,
@@ -84,15 +83,14 @@ _OWN: dict[str, Callable[[Tensor], Tensor]] = {
     "plse": plse,
     "stair": stair,
 }
-ACTIVATIONS = (*_SHARED, *_OWN)
-"""The names a cfg may use. Darknet takes an unknown one for relu; we refuse it."""
+"""Activations that only darknet has. The others are those of `create_activation`."""
 
 
 def darknet_activation(name: str) -> nn.Module:
     """Build the activation that darknet calls ``name``.
 
-    ``relu6`` is min(max(x, 0), 6) as on the GPU; darknet's CPU code forgets it and returns 0.
+    ``relu6`` is min(max(x, 0), 6), as in darknet's GPU code. Darknet's CPU code returns 0 for it.
     """
-    if name in _SHARED:
-        return create_activation(name)  # type: ignore[arg-type]
-    return Elementwise(name, _OWN[name])
+    if name in _FUNCTIONS:
+        return Elementwise(name, _FUNCTIONS[name])
+    return create_activation(name)  # type: ignore[arg-type]

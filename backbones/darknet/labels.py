@@ -1,4 +1,4 @@
-"""Darknet's order of the 1000 ImageNet classes, and the sorted-synset order of torchvision, timm and this package."""
+"""The two orders of the 1000 ImageNet classes: darknet's, and the sorted synsets of torchvision, timm and us."""
 
 import json
 from functools import cache
@@ -15,9 +15,9 @@ CLASSES = 1000
 
 @cache
 def class_order() -> Tensor:
-    """Return for each of darknet's classes its position among the sorted synsets.
+    """Return, for each of darknet's classes, its position among the sorted synsets.
 
-    The two orders agree nowhere: a network read without this permutation has nearly no hit.
+    No class has the same position in both orders, so weights need this permutation when they are read.
 
     Shape:
         (1000,), int64
@@ -27,7 +27,7 @@ def class_order() -> Tensor:
 
 
 def to_sorted(rows: Tensor) -> Tensor:
-    """Bring rows that stand in darknet's order of classes into sorted order.
+    """Bring rows from darknet's order of classes into sorted order.
 
     Shape:
         (1000, ...) -> the same
@@ -36,7 +36,7 @@ def to_sorted(rows: Tensor) -> Tensor:
 
 
 def to_darknet(rows: Tensor) -> Tensor:
-    """Bring rows that stand in sorted order of classes into darknet's order: undoes `to_sorted`.
+    """Bring rows from sorted order of classes into darknet's order: the inverse of `to_sorted`.
 
     Shape:
         (1000, ...) -> the same

@@ -1,4 +1,4 @@
-"""A trainable network from any classifier's cfg: one small module for each section, called in order."""
+"""Trainable network from the cfg of any classifier: one small module for each section, called in order."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,59 +10,60 @@ from torch import Tensor, nn
 
 from backbones.darknet.activation import darknet_activation
 from backbones.darknet.cfg import IMAGE, Cfg, Section, format_cfg, read_cfg
-from backbones.darknet.plan import (
+from backbones.darknet.shapes import (
     Layer,
     blur_geometry,
     class_count,
     classifier_layer,
+    infer_layers,
     logits_layer,
     padding,
-    plan,
     pool_geometry,
     require_classes,
+    strides,
 )
 from backbones.errors import UserError
-from backbones.layers import FusionGradient, WeightedShortcut, darknet_uniform_
 from backbones.layers.choice import require_choice
+from backbones.layers.conv import darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.maxout import maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
 from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
-from backbones.layers.shortcut import FLOOR
+from backbones.layers.shortcut import MIN_WEIGHT, FusionGradient, WeightedShortcut
 
 
 def load_cfg(
     path: str | Path,
     *,
     num_classes: int | None = None,
-    relu_floor: float = FLOOR,
+    relu_floor: float = MIN_WEIGHT,
     fusion_gradient: FusionGradient = "true",
 ) -> "DarknetNetwork":
     """Build the network that a .cfg describes, with darknet's initial weights.
 
     Args:
         path: the file.
-        num_classes: outputs that the network must have; None takes what the cfg says.
+        num_classes: required number of outputs; None accepts any.
         relu_floor: see `WeightedShortcut`; 0 is what darknet's CPU code computes.
         fusion_gradient: see `WeightedShortcut`; ``darknet`` trains fusion weights as darknet's GPU code does.
 
     Raises:
-        UserError: the cfg is not understood or cannot be built; one line names file, line and option.
+        UserError: the cfg is wrong, or has another number of outputs; one line names file, line and option.
     """
     network = DarknetNetwork(read_cfg(path), relu_floor=relu_floor, fusion_gradient=fusion_gradient)
     if num_classes is not None:
-        require_classes(network.plan, num_classes)
+        require_classes(network.inferred_layers, num_classes)
     return network
 
 
 class DarknetNetwork(nn.Module):
-    """A network in darknet's words: a list of layers, each of which reads earlier ones.
+    """Network as a list of layers, each of which reads earlier ones.
 
-    ``layers[i]`` is darknet's layer i, so its parameters stand in the order of a ``.weights`` file. The forward pass
-    ends before ``[softmax]`` and ``[cost]``, with logits for a cross-entropy; `outputs` runs those, too.
+    ``layers[i]`` is darknet's layer i, so the parameters have the order of a ``.weights`` file. The forward pass
+    ends before ``[softmax]`` and ``[cost]``, with logits for a cross-entropy; `outputs` runs them as well.
 
     Args:
-        cfg: what to build.
+        cfg: description of the network.
         relu_floor: see `WeightedShortcut`.
         fusion_gradient: see `WeightedShortcut`.
 
@@ -71,15 +72,15 @@ class DarknetNetwork(nn.Module):
         are free unless a ``[connected]`` fixes them.
     """
 
-    def __init__(self, cfg: Cfg, *, relu_floor: float = FLOOR, fusion_gradient: FusionGradient = "true") -> None:
+    def __init__(self, cfg: Cfg, *, relu_floor: float = MIN_WEIGHT, fusion_gradient: FusionGradient = "true") -> None:
         super().__init__()
         require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
         self.cfg = cfg
-        self.plan = plan(cfg)
-        self.num_classes = class_count(self.plan)
-        self.layers = nn.ModuleList(_BUILDERS[layer.kind](layer) for layer in self.plan)
-        self._last = logits_layer(self.plan)
-        self._last_use = {index: layer.index for layer in self.plan for index in layer.inputs}
+        self.inferred_layers = infer_layers(cfg)
+        self.num_classes = class_count(self.inferred_layers)
+        self.layers = nn.ModuleList(_BUILDERS[layer.kind](layer) for layer in self.inferred_layers)
+        self._last = logits_layer(self.inferred_layers)
+        self._last_use = {index: layer.index for layer in self.inferred_layers for index in layer.inputs}
         for module in self.layers:
             if isinstance(module, WeightedShortcut):
                 module.floor = relu_floor
@@ -100,7 +101,7 @@ class DarknetNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
         kept = {IMAGE: x}
-        for layer, module in zip(self.plan[: self._last + 1], self.layers, strict=False):
+        for layer, module in zip(self.inferred_layers[: self._last + 1], self.layers, strict=False):
             kept[layer.index] = module(*(kept[index] for index in layer.inputs))
             for index in {layer.index - 1, *layer.inputs}:
                 if self._last_use.get(index, IMAGE) <= layer.index:
@@ -109,29 +110,29 @@ class DarknetNetwork(nn.Module):
         return x.flatten(1) if x.dim() == 4 and x.shape[2:] == (1, 1) else x
 
     def outputs(self, x: Tensor) -> list[Tensor]:
-        """Return what every layer computes, softmax and all."""
+        """Return the output of every layer, also of ``[softmax]`` and ``[cost]``."""
         found = {IMAGE: x}
-        for layer, module in zip(self.plan, self.layers, strict=True):
+        for layer, module in zip(self.inferred_layers, self.layers, strict=True):
             found[layer.index] = module(*(found[index] for index in layer.inputs))
-        return [found[layer.index] for layer in self.plan]
+        return [found[layer.index] for layer in self.inferred_layers]
 
     def get_classifier(self) -> nn.Module:
         """Return the layer that computes the logits."""
-        return self.layers[classifier_layer(self.plan).index]
+        return self.layers[classifier_layer(self.inferred_layers).index]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001  (timm's signature)
-        """Refuse: a cfg has no stages that could be computed again."""
+        """Raise `UserError` if enabled: a cfg has no stages that could be computed again."""
         if enable:
             raise UserError("grad_checkpointing: a network from a cfg cannot do that; leave the option out.")
 
     def no_weight_decay(self) -> set[str]:
-        """Name the fusion weights: they must not decay."""
+        """Return the names of the fusion weights, which must not decay."""
         shortcuts = [(name, module) for name, module in self.named_modules() if isinstance(module, WeightedShortcut)]
         return {f"{name}.weight" for name, module in shortcuts if module.weight is not None}
 
 
 class Convolution(nn.Module):
-    """Darknet's ``[convolutional]`` with all its options.
+    """``[convolutional]`` with all its options.
 
     Shape:
         (N, C, H, W) -> (N, filters, H', W')
@@ -140,13 +141,12 @@ class Convolution(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         section, filters = layer.section, layer.section["filters"]
-        strides = (section["stride_y"] or section["stride"], section["stride_x"] or section["stride"])
         smooth, norm = section["antialiasing"], section["batch_normalize"]
         self.conv = nn.Conv2d(
             layer.input.channels,
             filters,
             section["size"],
-            1 if smooth else strides,
+            1 if smooth else strides(section),
             padding=padding(section) * section["dilation"],
             dilation=section["dilation"],
             groups=section["groups"],
@@ -154,7 +154,7 @@ class Convolution(nn.Module):
         )
         self.bn = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.01) if norm else None
         self.act = darknet_activation(section["activation"])
-        self.blur = Blur(section, strides) if smooth else None
+        self.blur = Blur(section, strides(section)) if smooth else None
         _initialize(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Convolution(nn.Module):
 
 
 class Connected(nn.Module):
-    """Darknet's ``[connected]``: a fully connected layer.
+    """``[connected]``: a fully connected layer.
 
     Shape:
         (N, C, H, W) -> (N, output, 1, 1)
@@ -195,8 +195,8 @@ class Blur(nn.Module):
     def __init__(self, section: Section, strides: tuple[int, int]) -> None:
         super().__init__()
         size, self.padding = blur_geometry(section)
-        row = torch.tensor([1.0, 1.0] if size == 2 else [1.0, 2.0, 1.0])
-        kernel = torch.outer(row, row) / row.sum() ** 2
+        line = torch.tensor([1.0, 1.0] if size == 2 else [1.0, 2.0, 1.0])
+        kernel = torch.outer(line, line) / line.sum() ** 2
         self.register_buffer("kernel", kernel, persistent=False)
         self.strides = strides
 
@@ -208,7 +208,7 @@ class Blur(nn.Module):
 
 
 class Route(nn.Module):
-    """Darknet's ``[route]``: concatenation, or one of several groups of each source.
+    """``[route]``: the concatenation of its sources, or of one group of channels from each.
 
     Shape:
         (N, C_j, H, W) for each j -> (N, sum of C_j / groups, H, W)
@@ -219,14 +219,16 @@ class Route(nn.Module):
         self.groups, self.group = layer.section["groups"], layer.section["group_id"]
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Join the inputs."""
+        """Concatenate the inputs."""
         if self.groups > 1:
             inputs = tuple(x.chunk(self.groups, 1)[self.group] for x in inputs)
         return inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
 
 
 class ScaleChannels(nn.Module):
-    """``[scale_channels]``: the source times the previous layer, one number for each channel (or each cell).
+    """``[scale_channels]``: the source times the layer before, which has one number for each channel or cell.
+
+    ``[sam]`` is the same for two maps of one shape.
 
     Shape:
         (N, C, 1, 1) or (N, 1, H, W), (N, C, H, W) -> (N, C, H, W)
@@ -237,12 +239,12 @@ class ScaleChannels(nn.Module):
         self.act = darknet_activation(layer.section["activation"])
 
     def forward(self, scales: Tensor, x: Tensor) -> Tensor:
-        """Multiply and activate; ``[sam]`` is the same for two maps of one shape."""
+        """Multiply and activate."""
         return self.act(x * scales)
 
 
 class Upsample(nn.Module):
-    """``[upsample]``: repeat each cell, or with a negative stride add up blocks; times ``scale``.
+    """``[upsample]``: each cell repeated, or with a negative stride the sum of each block; times ``scale``.
 
     Shape:
         (N, C, H, W) -> (N, C, H * stride, W * stride), or (N, C, H / -stride, W / -stride)
@@ -253,7 +255,7 @@ class Upsample(nn.Module):
         self.stride, self.scale = layer.section["stride"], layer.section["scale"]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Change the size."""
+        """Enlarge, or shrink with a negative stride."""
         if self.stride > 0:
             return self.scale * F.interpolate(x, scale_factor=self.stride, mode="nearest")
         return self.scale * F.avg_pool2d(x, -self.stride, divisor_override=1)
@@ -263,7 +265,7 @@ class Softmax(nn.Module):
     """``[softmax]``: probabilities within each of ``groups`` runs of numbers.
 
     Shape:
-        (N, ...) -> (N, K, 1, 1): a later layer may read it as a map
+        (N, ...) -> (N, K, 1, 1), so that a later layer can read it as a map
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -277,10 +279,10 @@ class Softmax(nn.Module):
 
 
 class Calculation(nn.Module):
-    """A layer without state.
+    """Function as a module without state.
 
     Shape:
-        that of ``function``
+        as for ``function``
     """
 
     def __init__(self, function: Callable[..., Tensor], *arguments: int) -> None:
@@ -293,7 +295,7 @@ class Calculation(nn.Module):
         return self.function(x, *self.arguments)
 
     def extra_repr(self) -> str:
-        """Show the function."""
+        """Show the function in ``print(model)``."""
         return f"{self.function.__name__}{self.arguments}"
 
 
@@ -306,7 +308,7 @@ def global_average(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
 
-def _maxpool(layer: Layer) -> nn.Module:
+def _build_maxpool(layer: Layer) -> nn.Module:
     section = layer.section
     if section["maxpool_depth"]:
         return Calculation(maxout, section["out_channels"])
@@ -316,7 +318,7 @@ def _maxpool(layer: Layer) -> nn.Module:
     return DarknetMaxPool2d(size, stride, pad)
 
 
-def _shortcut(layer: Layer) -> nn.Module:
+def _build_shortcut(layer: Layer) -> nn.Module:
     section = layer.section
     weights = section["weights_type"]
     module = WeightedShortcut(
@@ -329,7 +331,7 @@ def _shortcut(layer: Layer) -> nn.Module:
     return module
 
 
-def _dropout(layer: Layer) -> nn.Module:
+def _build_dropout(layer: Layer) -> nn.Module:
     section = layer.section
     if not section["dropblock"]:
         return nn.Dropout(section["probability"])
@@ -337,7 +339,7 @@ def _dropout(layer: Layer) -> nn.Module:
     return DropBlock2d(section["probability"], absolute or 7, relative_size=None if absolute else relative or None)
 
 
-def _reorg(layer: Layer) -> nn.Module:
+def _build_reorg(layer: Layer) -> nn.Module:
     forward, backward = {"reorg": (reorg, inverse_reorg3d), "reorg3d": (reorg3d, reversed_reorg3d)}[layer.kind]
     return Calculation(backward if layer.section["reverse"] else forward, layer.section["stride"])
 
@@ -350,14 +352,14 @@ def _initialize(module: nn.Conv2d | nn.Linear) -> None:
 
 _BUILDERS: dict[str, Callable[[Layer], nn.Module]] = {
     "convolutional": Convolution,
-    "maxpool": _maxpool,
+    "maxpool": _build_maxpool,
     "local_avgpool": lambda layer: LocalAvgPool2d(*pool_geometry(layer.section)),
     "avgpool": lambda _layer: Calculation(global_average),
     "route": Route,
-    "shortcut": _shortcut,
-    "reorg": _reorg,
-    "reorg3d": _reorg,
-    "dropout": _dropout,
+    "shortcut": _build_shortcut,
+    "reorg": _build_reorg,
+    "reorg3d": _build_reorg,
+    "dropout": _build_dropout,
     "scale_channels": ScaleChannels,
     "sam": ScaleChannels,
     "upsample": Upsample,

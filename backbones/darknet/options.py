@@ -1,4 +1,4 @@
-"""The table of every section and option that a classifier's cfg may have: type, range and default."""
+"""Every section and option that the cfg of a classifier may have: type, range and default."""
 
 import math
 import re
@@ -6,68 +6,73 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from backbones.darknet.activation import ACTIVATIONS
 from backbones.errors import did_you_mean
 
 Value = int | float | str | tuple[int, ...] | tuple[float, ...] | None
-LIMIT = 65_536
-"""No width, size or stride of a real network comes near it."""
+MAX_INTEGER = 65_536
+"""Limit of widths, sizes and strides, far above those of any real network."""
+
+ACTIVATIONS = (
+    "linear", "relu", "leaky", "mish", "swish", "logistic", "loggy", "tanh", "elu", "selu", "gelu", "relu6", "relie",
+    "ramp", "hardtan", "hard_mish", "lhtan", "plse", "stair",
+)  # fmt: skip
+"""Activations that a cfg may name. Darknet takes an unknown name for relu; we refuse it."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """What one option takes."""
+    """An option: how its value is read, and its default."""
 
     read: Callable[[str], Any]
-    """Turns the text into a value; raises ``ValueError`` that says what the value must be."""
+    """Function that turns the text into a value. Its ``ValueError`` says what the value must be."""
     default: Value = None
-    """Its value where the cfg does not have it; None where that depends on the other options."""
+    """Value where the cfg does not give one; None if that depends on other options."""
     required: bool = False
-    """The section makes no sense without it."""
+    """Whether a section without this option is refused."""
 
 
-def integer(default: int | None, low: int = 1, high: int = LIMIT, *, required: bool = False) -> Option:
+def integer(default: int | None, low: int = 1, high: int = MAX_INTEGER, *, required: bool = False) -> Option:
     """Describe a whole number in [low, high]."""
-    return Option(lambda text: _within(_whole(text), low, high), default, required)
+    return Option(lambda text: _require_within(_read_integer(text), low, high), default, required)
 
 
 def real(default: float, low: float = 0.0, high: float = math.inf) -> Option:
     """Describe a finite number in [low, high]."""
-    return Option(lambda text: _within(_number(text), low, high), default)
+    return Option(lambda text: _require_within(_read_number(text), low, high), default)
 
 
 def flag(default: int = 0) -> Option:
-    """Describe 0 or 1: darknet reads ``yes`` as 0, so words are refused."""
+    """Describe 0 or 1. Words are refused: darknet reads ``yes`` as 0."""
     return integer(default, 0, 1)
 
 
 def word(default: str, *choices: str) -> Option:
     """Describe one of ``choices``."""
-    return Option(lambda text: _one_of(text, choices), default)
+    return Option(lambda text: _require_choice(text, choices), default)
 
 
-def integers() -> Option:
-    """Describe layer numbers, as ``-1,36``; there is no section in which they can be left out."""
-    return Option(lambda text: tuple(_within(_whole(part), -LIMIT, LIMIT) for part in _parts(text)), required=True)
+def layer_numbers() -> Option:
+    """Describe layer numbers, for example ``-1,36``. They are always required."""
+    return Option(lambda text: tuple(_read_layer_number(part) for part in _split(text)), required=True)
 
 
 def reals() -> Option:
     """Describe numbers separated by commas."""
-    return Option(lambda text: tuple(_within(_number(part), 0, math.inf) for part in _parts(text)))
+    return Option(lambda text: tuple(_require_within(_read_number(part), 0, math.inf) for part in _split(text)))
 
 
 def only(value: int) -> Option:
-    """Describe an option that darknet has and we do not: whatever is not its default is refused."""
-    return Option(lambda text: _only(_number(text), value), value)
+    """Describe an option of darknet that is not supported here: only its default ``value`` is accepted."""
+    return Option(lambda text: _require_value(_read_number(text), value), value)
 
 
-def _whole(text: str) -> int:
+def _read_integer(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ValueError("must be a whole number")
     return int(text)
 
 
-def _number(text: str) -> float:
+def _read_number(text: str) -> float:
     try:
         number = float(text if text.isascii() and "_" not in text else "")
     except ValueError:
@@ -77,29 +82,32 @@ def _number(text: str) -> float:
     return number
 
 
-def _parts(text: str) -> list[str]:
+def _read_layer_number(text: str) -> int:
+    return _require_within(_read_integer(text), -MAX_INTEGER, MAX_INTEGER)
+
+
+def _split(text: str) -> list[str]:
     return text.rstrip(",").split(",")
 
 
-def _within(number: Any, low: float, high: float) -> Any:
+def _require_within(number: Any, low: float, high: float) -> Any:
     if not low <= number <= high:
         raise ValueError(f"must be at least {low}" if number < low else f"must be at most {high}")
     return number
 
 
-def _one_of(text: str, choices: tuple[str, ...]) -> str:
+def _require_choice(text: str, choices: tuple[str, ...]) -> str:
     if text not in choices:
         raise ValueError(f"is not one of {', '.join(choices)}.{did_you_mean(text, choices)}".rstrip("."))
     return text
 
 
-def _only(number: float, value: int) -> int:
+def _require_value(number: float, value: int) -> int:
     if number != value:
         raise ValueError(f"is not supported here: leave it out or say {value}")
     return value
 
 
-_ACTIVATION = tuple(ACTIVATIONS)
 _ANY_LAYER = {
     "burnin_update": only(0),
     "learning_rate": only(1),
@@ -200,7 +208,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "pad": flag(),
         "padding": integer(0, 0, 1024),
         "batch_normalize": flag(),
-        "activation": word("logistic", *_ACTIVATION),
+        "activation": word("logistic", *ACTIVATIONS),
         "antialiasing": integer(0, 0, 2),
         "cbn": only(0),
         "flipped": only(0),
@@ -216,14 +224,14 @@ SECTIONS: dict[str, dict[str, Option]] = {
     },
     "local_avgpool": {**_ANY_LAYER, **_POOL},
     "avgpool": _ANY_LAYER,
-    "route": {**_ANY_LAYER, "layers": integers(), "groups": integer(1), "group_id": integer(0, 0)},
+    "route": {**_ANY_LAYER, "layers": layer_numbers(), "groups": integer(1), "group_id": integer(0, 0)},
     "shortcut": {
         **_ANY_LAYER,
         "burnin_update": integer(0, 0),
-        "from": integers(),
+        "from": layer_numbers(),
         "weights_type": word("none", "none", "per_feature", "per_layer", "per_channel"),
         "weights_normalization": word("none", "none", "relu", "avg_relu", "softmax"),
-        "activation": word("linear", *_ACTIVATION),
+        "activation": word("linear", *ACTIVATIONS),
     },
     "reorg": {**_ANY_LAYER, "stride": integer(1), "reverse": flag()},
     "reorg3d": {**_ANY_LAYER, "stride": integer(1), "reverse": flag()},
@@ -236,21 +244,21 @@ SECTIONS: dict[str, dict[str, Option]] = {
     },
     "scale_channels": {
         **_ANY_LAYER,
-        "from": Option(lambda text: _within(_whole(text), -LIMIT, LIMIT), required=True),
+        "from": Option(_read_layer_number, required=True),
         "scale_wh": flag(),
-        "activation": word("linear", *_ACTIVATION),
+        "activation": word("linear", *ACTIVATIONS),
     },
     "sam": {
         **_ANY_LAYER,
-        "from": Option(lambda text: _within(_whole(text), -LIMIT, LIMIT), required=True),
-        "activation": word("linear", *_ACTIVATION),
+        "from": Option(_read_layer_number, required=True),
+        "activation": word("linear", *ACTIVATIONS),
     },
-    "upsample": {**_ANY_LAYER, "stride": integer(2, -LIMIT), "scale": real(1.0)},
+    "upsample": {**_ANY_LAYER, "stride": integer(2, -MAX_INTEGER), "scale": real(1.0)},
     "connected": {
         **_ANY_LAYER,
         "output": integer(1, high=10**7),
         "batch_normalize": flag(),
-        "activation": word("logistic", *_ACTIVATION),
+        "activation": word("logistic", *ACTIVATIONS),
     },
     "batchnorm": _ANY_LAYER,
     "softmax": {
@@ -262,7 +270,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
     },
     "cost": {**_ANY_LAYER, "type": word("sse", "sse"), "scale": real(1.0)},
 }
-"""Section -> option -> what it takes."""
+"""Section -> option -> its description."""
 
 SECTION_ALIASES = {
     "network": "net",
@@ -280,4 +288,4 @@ OPTION_ALIASES = {
     "B2": "b2",
 }
 VALUE_ALIASES = {"per_layer": "per_feature", "avg_relu": "relu"}
-"""Darknet's other spellings; the cfgs of the thread all have the first of OPTION_ALIASES."""
+"""Other spellings that darknet accepts. The cfgs of the thread all have ``weights_normalizion``."""

@@ -1,37 +1,43 @@
-"""Darknet's table of a network: one line for each layer, as it prints them when it reads a cfg."""
+"""Darknet's table of a network, with one line for each layer, as darknet prints it when it reads a cfg."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from backbones.darknet.plan import Layer, Shape, pool_geometry
+from backbones.darknet.shapes import Layer, Shape, infer_layers, pool_geometry, strides
+from backbones.darknet.trace import trace
 
 HEADING = "   layer   filters  size/strd(dil)      input                output"
-LEVELS = (4, 8, 16, 32)
-"""Reductions of C2, C3, C4 and C5."""
-_CODES = {"none": 0, "per_feature": 1, "per_channel": 2}, {"none": 0, "relu": 1, "softmax": 2}
+LEVELS = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
+"""Name that detectors give a feature level -> its reduction."""
+_WEIGHTS_CODES = {"none": 0, "per_feature": 1, "per_channel": 2}
+_NORMALIZATION_CODES = {"none": 0, "relu": 1, "softmax": 2}
 
 
 def summary(layers: Sequence[Layer]) -> str:
     """Return the table, its totals and the feature levels."""
-    return "\n".join([HEADING, *(line(layer) for layer in layers), *_totals(layers), *_levels(layers)]) + "\n"
+    return (
+        "\n".join([HEADING, *(line(layer) for layer in layers), *_format_totals(layers), *_format_levels(layers)])
+        + "\n"
+    )
 
 
 def line(layer: Layer) -> str:
     """Return one line of the table."""
-    return f"{layer.index:4d} {_LINES.get(layer.kind, _other)(layer)}".rstrip()
+    return f"{layer.index:4d} {_LINES.get(layer.kind, _format_other)(layer)}".rstrip()
 
 
 def figures(layer: Layer) -> dict[str, Any]:
-    """Return what the table says about one layer, as plain types; sizes are (width, height, channels)."""
+    """Return the figures of one layer as plain types; sizes are (width, height, channels)."""
     return {
         "index": layer.index,
         "type": layer.kind,
         "filters": layer.section["filters"] if layer.kind == "convolutional" else None,
-        "input": _size(layer.input),
-        "output": _size(layer.output),
+        "input": _list_sides(layer.input),
+        "output": _list_sides(layer.output),
         "from": layer.sources,
         "parameters": layer.parameters,
         "bflops": round(layer.flops / 1e9, 6),
@@ -39,8 +45,27 @@ def figures(layer: Layer) -> dict[str, Any]:
 
 
 def total_bflops(layers: Sequence[Layer]) -> float:
-    """Add up the layers' figures, which darknet keeps in single precision, so that the last digit agrees."""
+    """Return darknet's BFLOPs of all layers, in 10^9 operations.
+
+    Darknet keeps the figure of a layer in single precision; so does this sum, and the last digit agrees.
+    """
     return sum(float(np.float32(layer.flops / 1e9)) for layer in layers)
+
+
+def bflops(model: nn.Module, size: int = 256) -> float:
+    """Return darknet's BFLOPs of ``model`` for one square image, in 10^9 operations.
+
+    Two operations for each multiplication of a convolution, one for each cell that a pool compares or a shortcut
+    adds, two if the shortcut is weighted. Batch normalization and activations are free. The model is not changed.
+
+    Args:
+        model: one of our backbones with any options, or a network from a cfg.
+        size: height and width of the image.
+
+    Raises:
+        UserError: darknet has no such network.
+    """
+    return total_bflops(infer_layers(trace(model).cfg, size=size))
 
 
 def gmacs(layers: Sequence[Layer]) -> float:
@@ -49,20 +74,20 @@ def gmacs(layers: Sequence[Layer]) -> float:
 
 
 def feature_levels(layers: Sequence[Layer]) -> dict[str, Layer]:
-    """Return the last layer of each resolution before the head, by the name that detectors give it."""
+    """Return, for each name in `LEVELS`, the last layer of that resolution before the head."""
     image = layers[0].input
-    last = {_stride(image, layer): layer for layer in _body(layers) if layer.kind != "route"}
-    return {f"C{level}": last[stride] for level, stride in enumerate(LEVELS, 2) if stride in last}
+    last = {_find_stride(image, layer): layer for layer in _cut_head(layers) if layer.kind != "route"}
+    return {name: last[reduction] for name, reduction in LEVELS.items() if reduction in last}
 
 
-def _body(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers before the global pool, or before what is flat."""
+def _cut_head(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers before the global pool, or before the first flat layer."""
     head = ("avgpool", "connected", "softmax", "cost")
     end = next((index for index, layer in enumerate(layers) if layer.kind in head), len(layers))
     return list(layers[:end])
 
 
-def _totals(layers: Sequence[Layer]) -> list[str]:
+def _format_totals(layers: Sequence[Layer]) -> list[str]:
     trained, statistics = (sum(getattr(layer, name) for layer in layers) for name in ("parameters", "statistics"))
     fusion = sum(layer.parameters for layer in layers if layer.kind == "shortcut")
     return [
@@ -72,94 +97,94 @@ def _totals(layers: Sequence[Layer]) -> list[str]:
     ]
 
 
-def _levels(layers: Sequence[Layer]) -> list[str]:
+def _format_levels(layers: Sequence[Layer]) -> list[str]:
     image = layers[0].input
     return [
-        f"{name}: stride {_stride(image, layer)}, {layer.output.channels} channels, layer {layer.index}"
+        f"{name}: stride {_find_stride(image, layer)}, {layer.output.channels} channels, layer {layer.index}"
         for name, layer in feature_levels(layers).items()
     ]
 
 
-def _stride(image: Shape, layer: Layer) -> int:
-    """Return the power of two by which a map is smaller than the image; odd sizes are rounded on the way."""
+def _find_stride(image: Shape, layer: Layer) -> int:
+    """Return the power of two nearest to the ratio of the heights; odd heights are rounded in between."""
     return 2 ** round(math.log2(image.height / layer.output.height))
 
 
-def _size(shape: Shape) -> tuple[int, int, int]:
+def _list_sides(shape: Shape) -> tuple[int, int, int]:
     return shape.width, shape.height, shape.channels
 
 
-def _shown(shape: Shape) -> str:
+def _format_shape(shape: Shape) -> str:
     return f"{shape.width:4d} x{shape.height:4d} x{shape.channels:4d}"
 
 
-def _arrow(layer: Layer) -> str:
-    return f"{_shown(layer.input)} -> {_shown(layer.output)}"
+def _format_change(layer: Layer) -> str:
+    return f"{_format_shape(layer.input)} -> {_format_shape(layer.output)}"
 
 
-def _cost(layer: Layer) -> str:
+def _format_cost(layer: Layer) -> str:
     return f"{layer.flops / 1e9:.6f} BF"
 
 
-def _convolutional(layer: Layer) -> str:
+def _format_convolutional(layer: Layer) -> str:
     section = layer.section
     filters, groups, size, dilation = (section[key] for key in ("filters", "groups", "size", "dilation"))
-    across, down = section["stride_x"] or section["stride"], section["stride_y"] or section["stride"]
+    down, across = strides(section)
     shown = f"{filters:5d}/{groups:4d}" if groups > 1 else f"{filters:5d}     "
     step = f"{across}" if across == down else f"{across}x{down}"
     dilated = f"({dilation})" if dilation > 1 else "   "
-    return f"conv  {shown} {size:2d} x{size:2d}/{step:>2}{dilated} {_arrow(layer)} {_cost(layer)}"
+    return f"conv  {shown} {size:2d} x{size:2d}/{step:>2}{dilated} {_format_change(layer)} {_format_cost(layer)}"
 
 
-def _pool(layer: Layer) -> str:
+def _format_pool(layer: Layer) -> str:
     section = layer.section
     depth = layer.kind == "maxpool" and section["maxpool_depth"]
     name = "max-depth" if depth else {"maxpool": "max", "local_avgpool": "avg"}[layer.kind]
     size, stride, _ = pool_geometry(section)
-    return f"{name:<16} {size:2d} x{size:2d}/{stride:2d}    {_arrow(layer)} {_cost(layer)}"
+    return f"{name:<16} {size:2d} x{size:2d}/{stride:2d}    {_format_change(layer)} {_format_cost(layer)}"
 
 
-def _route(layer: Layer) -> str:
+def _format_route(layer: Layer) -> str:
     groups = layer.section["groups"]
     part = f" {layer.section['group_id']}/{groups}" if groups > 1 else ""
-    return f"{'route ' + ' '.join(map(str, layer.sources)) + part:<46} -> {_shown(layer.output)}"
+    return f"{'route ' + ' '.join(map(str, layer.sources)) + part:<46} -> {_format_shape(layer.output)}"
 
 
-def _shortcut(layer: Layer) -> str:
+def _format_shortcut(layer: Layer) -> str:
     weights, normalization = layer.section["weights_type"], layer.section["weights_normalization"]
-    codes = f"wt = {_CODES[0][weights]}, wn = {_CODES[1][normalization]}"
+    codes = f"wt = {_WEIGHTS_CODES[weights]}, wn = {_NORMALIZATION_CODES[normalization]}"
     sources = ", ".join(map(str, layer.sources))
-    return f"Shortcut Layer: {sources},  {codes}, outputs:{_shown(layer.output)} {_cost(layer)}"
+    return f"Shortcut Layer: {sources},  {codes}, outputs:{_format_shape(layer.output)} {_format_cost(layer)}"
 
 
-def _avgpool(layer: Layer) -> str:
-    return f"{'avg':<28} {_shown(layer.input)} -> {layer.output.channels:6d}"
+def _format_avgpool(layer: Layer) -> str:
+    return f"{'avg':<28} {_format_shape(layer.input)} -> {layer.output.channels:6d}"
 
 
-def _softmax(layer: Layer) -> str:
+def _format_softmax(layer: Layer) -> str:
     return f"{'softmax':<46} {layer.output.channels:6d}"
 
 
-def _connected(layer: Layer) -> str:
-    return f"{'connected':<39} {layer.input.cells:6d} -> {layer.output.channels:6d} {_cost(layer)}"
+def _format_connected(layer: Layer) -> str:
+    return f"{'connected':<39} {layer.input.cells:6d} -> {layer.output.channels:6d} {_format_cost(layer)}"
 
 
-def _dropout(layer: Layer) -> str:
+def _format_dropout(layer: Layer) -> str:
     return f"dropout    p = {layer.section['probability']:.3f} {layer.input.cells:18d} -> {layer.output.cells:6d}"
 
 
-def _other(layer: Layer) -> str:
-    return f"{layer.kind:<28} {_arrow(layer)}"
+def _format_other(layer: Layer) -> str:
+    return f"{layer.kind:<28} {_format_change(layer)}"
 
 
 _LINES: dict[str, Callable[[Layer], str]] = {
-    "convolutional": _convolutional,
-    "maxpool": _pool,
-    "local_avgpool": _pool,
-    "avgpool": _avgpool,
-    "route": _route,
-    "shortcut": _shortcut,
-    "softmax": _softmax,
-    "connected": _connected,
-    "dropout": _dropout,
+    "convolutional": _format_convolutional,
+    "maxpool": _format_pool,
+    "local_avgpool": _format_pool,
+    "avgpool": _format_avgpool,
+    "route": _format_route,
+    "shortcut": _format_shortcut,
+    "softmax": _format_softmax,
+    "connected": _format_connected,
+    "dropout": _format_dropout,
 }

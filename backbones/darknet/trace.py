@@ -1,7 +1,6 @@
-"""A cfg from a network: run it once without data and write down each layer in darknet's words.
+"""The cfg of a network: run it once without data and record each layer as darknet's section.
 
-Nothing is known here about the networks themselves, only about the layers they are made of, so that any variant and any
-option is written as it is computed.
+This module knows the layers, not the networks. So every variant and every option is written as it is computed.
 """
 
 import copy
@@ -20,8 +19,13 @@ from backbones.darknet.cfg import IMAGE, Cfg, Section, write_cfg
 from backbones.darknet.network import DarknetNetwork
 from backbones.darknet.options import Value
 from backbones.errors import UserError
-from backbones.layers import ConvNormAct, DropBlock2d, InputPyramid, LocalAvgPool2d, Maxout, Reorg3d, WeightedShortcut
-from backbones.layers.pooling import DarknetMaxPool2d
+from backbones.layers.conv import ConvNormAct
+from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.input_pyramid import InputPyramid
+from backbones.layers.maxout import Maxout
+from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
+from backbones.layers.reorg import Reorg3d
+from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.cspnet import CspBackbone
 
 NET: dict[str, Value] = {
@@ -48,51 +52,51 @@ NET: dict[str, Value] = {
     "exposure": 0.75,
     "aspect": 0.75,
 }
-"""The ``[net]`` section that all networks of the thread were trained with."""
+"""Options of ``[net]`` with which all networks of the thread were trained."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A network in darknet's words."""
+    """Network as darknet's layers."""
 
     cfg: Cfg
     modules: tuple[nn.Module | None, ...]
-    """For each layer the module that holds its parameters, None where it has none."""
+    """Module that holds the parameters of each layer, or None."""
     names: tuple[str, ...]
-    """The module's name in the network, or ""."""
+    """Name of each module in the network, or ""."""
 
 
 def save_cfg(model: nn.Module, path: str | Path, *, burnin_update: int | None = None) -> None:
-    """Write the .cfg of a network, which darknet reads.
+    """Write a network as a .cfg that darknet reads.
 
     Args:
         model: one of our backbones with any options, or a network from a cfg.
         path: the file to write.
-        burnin_update: burn-ins for which weighted shortcuts stay as they are; None: as the network says.
+        burnin_update: burn-ins for which the fusion weights are held; None takes the number of each shortcut.
 
     Raises:
-        UserError: darknet has no section for something the network does.
+        UserError: the network does something for which darknet has no section.
     """
     write_cfg(trace(model, burnin_update=burnin_update).cfg, path)
 
 
 def trace(model: nn.Module, *, burnin_update: int | None = None) -> Traced:
-    """Return the layers of ``model`` as darknet would list them. Arguments and errors as for `save_cfg`."""
+    """Return the layers of ``model`` as darknet lists them. Arguments and errors as for `save_cfg`."""
     if isinstance(model, DarknetNetwork):
         names = tuple(f"layers.{index}" for index in range(len(model.layers)))
         return Traced(model.cfg, tuple(model.layers), names)
     if not isinstance(model, CspBackbone):
         raise UserError(f"darknet has no such network as {type(model).__name__}: only our own and those from a cfg")
-    twin = _shadow(model)
+    twin = _copy_without_data(model)
     image = torch.empty(1, model.in_chans, NET["height"], NET["width"], device="meta")  # type: ignore[arg-type]
     record = _run(twin, image, _Record(burnin_update))
     if record.image_is_read_late:
         record = _run(twin, image, _Record(burnin_update, identity=True))
-    return _finished(model, twin, image, record)
+    return _describe(model, twin, image, record)
 
 
-def _shadow(model: nn.Module) -> nn.Module:
-    """Return a copy without data that calls nobody's hooks."""
+def _copy_without_data(model: nn.Module) -> nn.Module:
+    """Return a copy without data and without hooks."""
     twin = copy.deepcopy(model).to("meta").eval()
     for module in twin.modules():
         module._forward_hooks.clear()
@@ -100,7 +104,7 @@ def _shadow(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _finished(model: nn.Module, twin: nn.Module, image: Tensor, record: "_Record") -> Traced:
+def _describe(model: nn.Module, twin: nn.Module, image: Tensor, record: "_Record") -> Traced:
     names = {module: name for name, module in twin.named_modules()}
     originals = dict(model.named_modules())
     layers = record.layers
@@ -117,9 +121,9 @@ def _run(twin: nn.Module, image: Tensor, record: "_Record") -> "_Record":
     record.start(image)
     hooks = []
     for module in twin.modules():
-        if rule := _rule(module):
+        if rule := _find_rule(module):
             hooks.append(module.register_forward_pre_hook(record.enter))
-            hooks.append(module.register_forward_hook(_noted(rule, record)))
+            hooks.append(module.register_forward_hook(_record_outermost(rule, record)))
     try:
         with _Functions(record):
             result = twin(image)
@@ -130,17 +134,17 @@ def _run(twin: nn.Module, image: Tensor, record: "_Record") -> "_Record":
     return record
 
 
-def _noted(rule: "_Rule", record: "_Record") -> Callable[..., None]:
+def _record_outermost(rule: "_Rule", record: "_Record") -> Callable[..., None]:
     def note(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
         record.depth -= 1
-        if record.depth == 0:  # what stands inside a known layer belongs to it
+        if record.depth == 0:  # a layer inside a known layer is part of it
             rule(record, module, inputs, output)
 
     return note
 
 
 class _Record:
-    """The layers so far, and which tensor each of them made."""
+    """Layers so far, and the tensor that each of them made."""
 
     def __init__(self, held: int | None, *, identity: bool = False) -> None:
         self.held = held
@@ -155,7 +159,7 @@ class _Record:
     def start(self, image: Tensor) -> None:
         self._mark(image, IMAGE)
         if self.identity:
-            # darknet cannot route from the image, so a layer that changes nothing stands for it.
+            # darknet cannot route from the image, but from a first layer that changes nothing.
             self.emit("maxpool", {"size": 1, "stride": 1}, image)
 
     def enter(self, _module: nn.Module, _inputs: Any) -> None:
@@ -169,7 +173,7 @@ class _Record:
             raise UserError("the network does something between its layers that no section of a cfg does") from None
 
     def follow(self, x: Tensor) -> None:
-        """Make ``x`` the output of the layer just written, with a route to it where it is not."""
+        """Add a route to ``x`` unless it is the output of the newest layer."""
         number = self.number(x)
         if number != len(self.layers) - 1:
             self.route([number])
@@ -190,12 +194,12 @@ class _Record:
         self._mark(output, self.number(x))
 
     def _mark(self, x: Tensor, number: int) -> None:
-        self._alive.append(x)  # so that its id stays its own
+        self._alive.append(x)  # no other tensor can get its id
         self._numbers[id(x)] = number
 
 
 class _Functions(TorchFunctionMode):
-    """Notes concatenations and sums that stand outside of the known layers."""
+    """Recorder of concatenations and sums outside of the known layers."""
 
     def __init__(self, record: _Record) -> None:
         super().__init__()
@@ -207,14 +211,14 @@ class _Functions(TorchFunctionMode):
             if func in (torch.cat, torch.concat):
                 self.record.route([self.record.number(x) for x in args[0]], output)
             elif func in _SUMS:
-                _plain_sum(self.record, args[0], args[1], output)
+                _trace_sum(self.record, args[0], args[1], output)
         return output
 
 
 _SUMS = (torch.add, Tensor.add, Tensor.__add__)
 
 
-def _plain_sum(record: _Record, a: Tensor, b: Tensor, output: Tensor) -> None:
+def _trace_sum(record: _Record, a: Tensor, b: Tensor, output: Tensor) -> None:
     first, second = sorted((a, b), key=record.number)
     record.follow(second)
     record.emit("shortcut", {"from": (record.number(first),), "activation": "linear"}, output)
@@ -224,7 +228,7 @@ def activation_name(module: nn.Module) -> str:
     """Return darknet's name of an activation.
 
     Raises:
-        UserError: darknet has none.
+        UserError: darknet has no such activation.
     """
     if isinstance(module, Elementwise):
         return module.name
@@ -244,7 +248,7 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
 }
 
 
-def _convolution(record: _Record, module: ConvNormAct, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_convolution(record: _Record, module: ConvNormAct, inputs: Sequence[Tensor], output: Tensor) -> None:
     if not isinstance(module.bn, nn.BatchNorm2d):
         raise UserError("a fused network cannot be written: save it before fuse()")
     record.follow(inputs[0])
@@ -256,13 +260,13 @@ def _convolution(record: _Record, module: ConvNormAct, inputs: Sequence[Tensor],
     record.emit("convolutional", values, output, module)
 
 
-def _classifier(record: _Record, module: nn.Linear, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_classifier(record: _Record, module: nn.Linear, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.follow(inputs[0])
     values = {"filters": module.out_features, "size": 1, "stride": 1, "pad": 1, "activation": "linear"}
     record.emit("convolutional", values, output, module)
 
 
-def _shortcut(record: _Record, module: WeightedShortcut, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_shortcut(record: _Record, module: WeightedShortcut, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.follow(inputs[0])
     values: dict[str, Value] = {"from": tuple(record.number(x) for x in inputs[1:])}
     if module.weight is not None:
@@ -274,20 +278,20 @@ def _shortcut(record: _Record, module: WeightedShortcut, inputs: Sequence[Tensor
     record.emit("shortcut", values | {"activation": activation_name(module.act)}, output, module)
 
 
-def _maxout(record: _Record, module: Maxout, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_maxout(record: _Record, module: Maxout, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.route([record.number(x) for x in inputs])
     values = {"maxpool_depth": 1, "out_channels": module.channels[0], "stride": 1, "size": 1}
     record.emit("maxpool", values, output)
 
 
-def _max_pool(record: _Record, module: nn.MaxPool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_max_pool(record: _Record, module: nn.MaxPool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
     if (module.kernel_size, module.stride, module.padding, module.ceil_mode) != (2, 2, 0, True):
         raise UserError(f"{module} has other windows than darknet's [maxpool]")
     record.follow(inputs[0])
     record.emit("maxpool", {"size": 2, "stride": 2}, output)
 
 
-def _pool(record: _Record, module: DarknetMaxPool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_pool(record: _Record, module: DarknetMaxPool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.follow(inputs[0])
     values = {"size": module.size, "stride": module.stride}
     if module.padding != module.size - 1:
@@ -295,7 +299,7 @@ def _pool(record: _Record, module: DarknetMaxPool2d, inputs: Sequence[Tensor], o
     record.emit("local_avgpool" if isinstance(module, LocalAvgPool2d) else "maxpool", values, output)
 
 
-def _pyramid(record: _Record, module: InputPyramid, inputs: Sequence[Tensor], output: list[Tensor]) -> None:
+def _trace_pyramid(record: _Record, module: InputPyramid, inputs: Sequence[Tensor], output: list[Tensor]) -> None:
     sections: dict[str, tuple[str, dict[str, Value]]] = {
         "avgpool": ("local_avgpool", {"size": 2, "stride": 2}),
         "reorg3d": ("reorg3d", {"stride": 2}),
@@ -308,12 +312,12 @@ def _pyramid(record: _Record, module: InputPyramid, inputs: Sequence[Tensor], ou
         larger = level
 
 
-def _space_to_depth(record: _Record, module: Reorg3d, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_space_to_depth(record: _Record, module: Reorg3d, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.follow(inputs[0])
     record.emit("reorg3d", {"stride": module.stride}, output)
 
 
-def _drop_block(record: _Record, module: DropBlock2d, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_drop_block(record: _Record, module: DropBlock2d, inputs: Sequence[Tensor], output: Tensor) -> None:
     if module.kind != "darknet":
         raise UserError(f"darknet has no DropBlock of kind {module.kind}")
     record.follow(inputs[0])
@@ -325,7 +329,7 @@ def _drop_block(record: _Record, module: DropBlock2d, inputs: Sequence[Tensor], 
     record.emit("dropout", values | {"probability": module.probability}, output)
 
 
-def _dropout(record: _Record, module: nn.Dropout, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_dropout(record: _Record, module: nn.Dropout, inputs: Sequence[Tensor], output: Tensor) -> None:
     if module.p == 0:
         record.alias(inputs[0], output)
     else:
@@ -333,35 +337,35 @@ def _dropout(record: _Record, module: nn.Dropout, inputs: Sequence[Tensor], outp
         record.emit("dropout", {"probability": module.p}, output)
 
 
-def _global_pool(record: _Record, module: SelectAdaptivePool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_global_pool(record: _Record, module: SelectAdaptivePool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
     if module.pool_type != "avg":
         raise UserError(f"darknet has no global pooling {module.pool_type!r} before the classifier, only 'avg'")
     record.follow(inputs[0])
     record.emit("avgpool", {}, output)
 
 
-def _nothing(record: _Record, _module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+def _trace_identity(record: _Record, _module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
     record.alias(inputs[0], output)
 
 
 _Rule = Callable[[_Record, Any, Any, Any], None]
 _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
-    (ConvNormAct, _convolution),
-    (WeightedShortcut, _shortcut),
-    (Maxout, _maxout),
-    (InputPyramid, _pyramid),
-    (DarknetMaxPool2d, _pool),
-    (Reorg3d, _space_to_depth),
-    (DropBlock2d, _drop_block),
-    (SelectAdaptivePool2d, _global_pool),
-    (nn.MaxPool2d, _max_pool),
-    (nn.Dropout, _dropout),
-    (nn.Linear, _classifier),
-    (nn.Flatten, _nothing),
-    (nn.Identity, _nothing),
+    (ConvNormAct, _trace_convolution),
+    (WeightedShortcut, _trace_shortcut),
+    (Maxout, _trace_maxout),
+    (InputPyramid, _trace_pyramid),
+    (DarknetMaxPool2d, _trace_pool),
+    (Reorg3d, _trace_space_to_depth),
+    (DropBlock2d, _trace_drop_block),
+    (SelectAdaptivePool2d, _trace_global_pool),
+    (nn.MaxPool2d, _trace_max_pool),
+    (nn.Dropout, _trace_dropout),
+    (nn.Linear, _trace_classifier),
+    (nn.Flatten, _trace_identity),
+    (nn.Identity, _trace_identity),
 )
-"""What each kind of layer becomes. A module that is not here is looked into."""
+"""Class of a layer -> function that records it. Modules of other classes are traced through their children."""
 
 
-def _rule(module: nn.Module) -> _Rule | None:
+def _find_rule(module: nn.Module) -> _Rule | None:
     return next((rule for kind, rule in _RULES if isinstance(module, kind)), None)

@@ -1,4 +1,4 @@
-"""The .weights codec: a header, then every layer's float32 numbers in darknet's order, no more and no less."""
+"""The .weights format: a header, then the float32 numbers of every layer in darknet's order."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -14,38 +14,39 @@ from backbones.darknet.labels import CLASSES, ClassOrder, to_darknet, to_sorted
 from backbones.darknet.network import Connected, Convolution
 from backbones.darknet.trace import Traced, trace
 from backbones.errors import UserError
-from backbones.layers import ConvNormAct, WeightedShortcut
 from backbones.layers.choice import require_choice
+from backbones.layers.conv import ConvNormAct
+from backbones.layers.shortcut import WeightedShortcut
 
 
 @dataclass(frozen=True)
-class Header:
-    """What stands before the numbers."""
+class WeightsHeader:
+    """WeightsHeader of a .weights file: darknet's version and the progress of the training."""
 
     major: int = 0
     minor: int = 2
     revision: int = 5
     seen: int = 0
-    """Images that the network was trained on."""
+    """Number of images that the network was trained on."""
 
     @property
     def wide(self) -> bool:
-        """Tell whether ``seen`` takes 64 bits: since version 0.2."""
+        """Return whether ``seen`` takes 64 bits: since version 0.2."""
         return self.major * 10 + self.minor >= 2
 
     @property
     def transposed(self) -> bool:
-        """Tell whether the matrices of connected layers stand transposed, as in some very old files."""
+        """Return whether the matrices of connected layers are transposed, as in some very old files."""
         return self.major > 1000 or self.minor > 1000
 
     def to_bytes(self) -> bytes:
-        """Return the header as it stands in the file."""
+        """Return the header as bytes of a file."""
         return struct.pack("<iii" + ("Q" if self.wide else "I"), self.major, self.minor, self.revision, self.seen)
 
 
 def load_weights(
     model: nn.Module, path: str | Path, class_order: ClassOrder = "darknet", cutoff: int | None = None
-) -> Header:
+) -> WeightsHeader:
     """Fill a network from a .weights file and return the file's header.
 
     The header is also kept in ``model.darknet_header``, so that `save_weights` writes the same bytes again.
@@ -53,20 +54,19 @@ def load_weights(
     Args:
         model: one of our backbones, or a network from a cfg.
         path: the file.
-        class_order: the order of a 1000-class classifier in the file; the network has it in sorted order. Other
-            classifiers are taken as they are.
-        cutoff: the file holds the first ``cutoff`` layers only, as ``darknet partial`` writes them; the rest of the
-            network stays as it is.
+        class_order: order of a 1000-class classifier in the file; in the network it is sorted. Other classifiers
+            are not reordered.
+        cutoff: number of layers in the file, if ``darknet partial`` wrote it; the other layers are not changed.
 
     Raises:
         UserError: the file is missing, has another length than the network needs, or holds numbers that are not
-            finite or a variance that is negative. The network is then unchanged.
+            finite or variances that are negative. The network is not changed then.
     """
     require_choice("class_order", class_order, ("darknet", "sorted"))
     file = Path(path)
     header, start = read_header(file)
     traced = trace(model)
-    slots = list(_slots(traced, cutoff))
+    slots = list(_list_slots(traced, cutoff))
     _require_length(file, start, slots, traced)
     numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
     parts = numbers.split([slot.tensor.numel() for slot in slots])
@@ -83,23 +83,23 @@ def save_weights(
     class_order: ClassOrder = "darknet",
     cutoff: int | None = None,
     *,
-    header: Header | None = None,
+    header: WeightsHeader | None = None,
 ) -> None:
     """Write a network to a .weights file that darknet reads.
 
     Args:
         model: one of our backbones, or a network from a cfg.
         path: the file to write.
-        class_order: the order in which a 1000-class classifier is written.
+        class_order: order of a 1000-class classifier in the file.
         cutoff: write the first ``cutoff`` layers only.
-        header: None: the one the network was loaded with, else version 0.2.5 with no images seen.
+        header: None takes the header that the network was loaded with, or else version 0.2.5 with no images seen.
 
     Raises:
-        UserError: the network is none that darknet could have, or a number is not finite.
+        UserError: darknet has no such network, or a number is not finite.
     """
     require_choice("class_order", class_order, ("darknet", "sorted"))
-    first = header or getattr(model, "darknet_header", None) or Header()
-    slots = list(_slots(trace(model), cutoff))
+    first = header or getattr(model, "darknet_header", None) or WeightsHeader()
+    slots = list(_list_slots(trace(model), cutoff))
     parts = [slot.numbers(class_order, transposed=first.transposed) for slot in slots]
     _require_sound(Path(path), slots, parts)
     fresh = Path(f"{path}.new")
@@ -110,8 +110,8 @@ def save_weights(
     fresh.replace(path)
 
 
-def read_header(file: Path) -> tuple[Header, int]:
-    """Return the header of a .weights file, and where its numbers begin.
+def read_header(file: Path) -> tuple[WeightsHeader, int]:
+    """Return the header of a .weights file and the offset of its numbers.
 
     Raises:
         UserError: there is no such file, or it is too short for a header.
@@ -123,25 +123,25 @@ def read_header(file: Path) -> tuple[Header, int]:
     if len(start) < 16:
         raise UserError(f"{file} has {len(start)} bytes: that is no .weights file")
     major, minor, revision = struct.unpack("<iii", start[:12])
-    wide = Header(major, minor, revision).wide
+    wide = WeightsHeader(major, minor, revision).wide
     if wide and len(start) < 20:
         raise UserError(f"{file} has {len(start)} bytes: that is no .weights file")
     (seen,) = struct.unpack("<Q" if wide else "<I", start[12 : 20 if wide else 16])
-    return Header(major, minor, revision, seen), 20 if wide else 16
+    return WeightsHeader(major, minor, revision, seen), 20 if wide else 16
 
 
 @dataclass(frozen=True, eq=False)
 class _Slot:
-    """A tensor of the network and where it belongs."""
+    """Tensor of the network and its place in the file."""
 
     layer: int
     name: str
-    """Darknet's name of it."""
+    """Darknet's name of the tensor."""
     tensor: Tensor
     classes: bool = False
-    """Its rows are the 1000 classes."""
+    """Whether its rows are the 1000 classes."""
     matrix: bool = False
-    """It is the matrix of a connected layer."""
+    """Whether it is the matrix of a connected layer."""
 
     @torch.no_grad()
     def fill(self, numbers: Tensor, class_order: ClassOrder, *, transposed: bool) -> None:
@@ -156,13 +156,13 @@ class _Slot:
         return (values.T if transposed and self.matrix else values).contiguous()
 
 
-def _slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
+def _list_slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
     """Yield every tensor in the order of the file."""
     if cutoff is not None and not 1 <= cutoff <= len(traced.modules):
         raise UserError(f"cutoff={cutoff} must lie in [1, {len(traced.modules)}], the layers of the network")
-    last = max((index for index, module in enumerate(traced.modules) if _tensors(module)), default=0)
+    last = max((index for index, module in enumerate(traced.modules) if _list_tensors(module)), default=0)
     for index, module in enumerate(traced.modules[:cutoff]):
-        for name, tensor in _tensors(module):
+        for name, tensor in _list_tensors(module):
             classes = index == last and tensor.shape[0] == CLASSES
             yield _Slot(index, name, tensor, classes, matrix=isinstance(module, Connected) and name == "weights")
 
@@ -170,30 +170,30 @@ def _slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
 _Tensors = list[tuple[str, Tensor]]
 
 
-def _tensors(module: nn.Module | None) -> _Tensors:
-    """Return (darknet's name, tensor) of one layer in the order of the file."""
-    return next((tensors(module) for kinds, tensors in _ORDERS if isinstance(module, kinds)), [])
+def _list_tensors(module: nn.Module | None) -> _Tensors:
+    """Return (darknet's name, tensor) for one layer, in the order of the file."""
+    return next((order(module) for kinds, order in _ORDERS if isinstance(module, kinds)), [])
 
 
-def _convolution(module: ConvNormAct | Convolution) -> _Tensors:
-    shift = [("biases", _bias(module.conv))] if module.bn is None else _norm(module.bn)
+def _order_convolution(module: ConvNormAct | Convolution) -> _Tensors:
+    shift = [("biases", _require_bias(module.conv))] if module.bn is None else _order_norm(module.bn)
     return [*shift, ("weights", module.conv.weight)]
 
 
-def _connected(module: Connected) -> _Tensors:
-    shift, *others = [("biases", _bias(module.fc))] if module.bn is None else _norm(module.bn)
+def _order_connected(module: Connected) -> _Tensors:
+    shift, *others = [("biases", _require_bias(module.fc))] if module.bn is None else _order_norm(module.bn)
     return [shift, ("weights", module.fc.weight), *others]
 
 
-def _classifier(module: nn.Linear) -> _Tensors:
-    return [("biases", _bias(module)), ("weights", module.weight)]
+def _order_classifier(module: nn.Linear) -> _Tensors:
+    return [("biases", _require_bias(module)), ("weights", module.weight)]
 
 
-def _shortcut(module: WeightedShortcut) -> _Tensors:
+def _order_shortcut(module: WeightedShortcut) -> _Tensors:
     return [] if module.weight is None else [("weights", module.weight)]
 
 
-def _norm(norm: nn.Module) -> _Tensors:
+def _order_norm(norm: nn.Module) -> _Tensors:
     if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
         raise UserError("a fused network has no .weights form: load and save it before fuse()")
     mean, variance = norm.running_mean, norm.running_var
@@ -203,45 +203,45 @@ def _norm(norm: nn.Module) -> _Tensors:
 
 
 _ORDERS: tuple[tuple[Any, Callable[[Any], _Tensors]], ...] = (
-    ((ConvNormAct, Convolution), _convolution),
-    (Connected, _connected),
-    (WeightedShortcut, _shortcut),
-    (nn.Linear, _classifier),
-    (nn.BatchNorm2d, _norm),
+    ((ConvNormAct, Convolution), _order_convolution),
+    (Connected, _order_connected),
+    (WeightedShortcut, _order_shortcut),
+    (nn.Linear, _order_classifier),
+    (nn.BatchNorm2d, _order_norm),
 )
 
 
-def _bias(module: Any) -> Tensor:
+def _require_bias(module: Any) -> Tensor:
     if module.bias is None:
         raise UserError("a classifier without a bias has no .weights form")
     return module.bias
 
 
 def _require_length(file: Path, start: int, slots: list[_Slot], traced: Traced) -> None:
-    """Compare sizes before anything is read."""
+    """Raise `UserError` unless the file has exactly the length that the network needs."""
     found, expected = file.stat().st_size, start + 4 * sum(slot.tensor.numel() for slot in slots)
     if found == expected:
         return
     message = f"{file} has {found:,} bytes, but this network needs exactly {expected:,}"
-    if (layers := _cut_off_at(found - start, traced)) is not None:
+    if (layers := _find_cutoff(found - start, traced)) is not None:
         message += (
             f"; it ends after layer {layers - 1}: if it is a partial file, load_weights(..., cutoff={layers}) takes it"
         )
     raise UserError(f"{message}.")
 
 
-def _cut_off_at(size: int, traced: Traced) -> int | None:
+def _find_cutoff(size: int, traced: Traced) -> int | None:
     """Return the number of layers that exactly fill ``size`` bytes."""
     total = 0
     for index, module in enumerate(traced.modules, 1):
-        total += 4 * sum(tensor.numel() for _, tensor in _tensors(module))
-        if total == size and _tensors(module):
+        total += 4 * sum(tensor.numel() for _, tensor in _list_tensors(module))
+        if total == size and _list_tensors(module):
             return index
     return None
 
 
 def _require_sound(file: Path, slots: list[_Slot], parts: Any) -> None:
-    """Refuse numbers that no network has; negative variances mean that the numbers belong to other layers."""
+    """Raise `UserError` for numbers that no network has. Negative variances show that they belong to other layers."""
     for slot, part in zip(slots, parts, strict=True):
         if not bool(part.isfinite().all()):
             raise UserError(f"{file}: layer {slot.layer} has {slot.name} that are not finite numbers.")

@@ -17,7 +17,7 @@ FusionGradient = Literal["true", "darknet"]
 EPSILON = 1e-4
 """Added once to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
 
-FLOOR = 1e-3
+MIN_WEIGHT = 1e-3
 """The relu normalization lifts smaller fusion weights to this (darknet's GPU code since March 2020)."""
 
 
@@ -60,7 +60,7 @@ class WeightedShortcut(nn.Module):
         weights_type: WeightsType = "none",
         normalization: Normalization = "none",
         act: ActivationName = "linear",
-        floor: float = FLOOR,
+        floor: float = MIN_WEIGHT,
         fusion_gradient: FusionGradient = "true",
         burnin_update: int = 0,
     ) -> None:
@@ -108,7 +108,7 @@ class WeightedShortcut(nn.Module):
                 )
 
 
-def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = FLOOR) -> Tensor:
+def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = MIN_WEIGHT) -> Tensor:
     """Turn raw fusion weights into shares: ``r / (epsilon + sum of r over the inputs)``.
 
     ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``. The sum takes in every

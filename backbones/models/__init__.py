@@ -2,7 +2,6 @@
 
 from backbones.models import csdarknet53, csresnext50
 from backbones.models.batch_norm import set_batch_norm
-from backbones.models.cost import bflops
 from backbones.models.cspnet import CspBackbone
 from backbones.models.registry import VARIANTS, Variant, canonical_name
 from backbones.models.spec import Backbone, Block, DropBlock, Fusion, Stage, Stem
@@ -17,7 +16,6 @@ __all__ = [
     "Stage",
     "Stem",
     "Variant",
-    "bflops",
     "canonical_name",
     "csdarknet53",
     "csresnext50",

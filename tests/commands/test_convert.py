@@ -16,7 +16,7 @@ from backbones.commands import convert
 from backbones.darknet.cfg import read_cfg
 from backbones.darknet.labels import class_order, synsets
 from backbones.darknet.network import load_cfg
-from backbones.darknet.weights import Header, save_weights
+from backbones.darknet.weights import WeightsHeader, save_weights
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 
@@ -66,7 +66,7 @@ def weights(cfg, tmp_path) -> Path:
     network = load_cfg(cfg())
     torch.nn.init.constant_(network.layers[2].weight, 0.7)
     network.layers[4].conv.bias.data = torch.arange(1000.0)
-    save_weights(network, tmp_path / "a.weights", "sorted", header=Header(seen=64_000))
+    save_weights(network, tmp_path / "a.weights", "sorted", header=WeightsHeader(seen=64_000))
     return tmp_path / "a.weights"
 
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from backbones.darknet.activation import ACTIVATIONS, darknet_activation
+from backbones.darknet.activation import darknet_activation
+from backbones.darknet.options import ACTIVATIONS
 
 X = [-5.0, -2.5, -1.0, -0.25, 0.0, 0.5, 1.5, 3.0, 4.5, 7.0]
 

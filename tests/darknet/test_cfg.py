@@ -9,7 +9,7 @@ from backbones.darknet import network as networks
 from backbones.darknet.cfg import format_cfg, layers_equal, parse_cfg, read_cfg
 from backbones.darknet.network import load_cfg
 from backbones.darknet.options import OPTION_ALIASES, SECTION_ALIASES, SECTIONS
-from backbones.darknet.plan import plan
+from backbones.darknet.shapes import infer_layers
 from backbones.errors import UserError
 from tests.darknet.recordings import FIXTURES
 
@@ -94,7 +94,7 @@ FIRST = [
     ("[convolutional]\nfiltres=8", r":6: \[convolutional\] unknown option filtres. Did you mean filters"),
     ("[convolutional]\nactivation=mihs", r"activation=mihs is not one of .*Did you mean mish"),
     ("[convolutional]\nbatch_normalize=yes", "batch_normalize=yes must be a whole number"),
-    ("[convolutional]\nfilters=8\nfilters=9", r":7: \[convolutional\] filters stands twice, first on line 6"),
+    ("[convolutional]\nfilters=8\nfilters=9", r":7: \[convolutional\] filters is given twice, first on line 6"),
     ("[convolutional]\nfilters", r":6: filters is neither \[section\] nor option=value"),
     ("[convolutional]\nfilters=", "filters= must be a whole number"),
     ("[convolutional]\nfilters=1_0", "filters=1_0 must be a whole number"),
@@ -113,7 +113,7 @@ FIRST = [
     ("[route]\ngroups=2", r":5: \[route\] layers is missing"),
     ("[dropout]\nprobability=nan", "probability=nan must be finite"),
     ("[dropout]\nprobability=1.5", "probability=1.5 must be at most"),
-    (NET, r":5: \[net\] stands once"),
+    (NET, r":5: \[net\] comes only once"),
     ("", r":1: there is no layer after \[net\]"),
     ("[route]\nlayers=-1\n" * 1001, r":2005: there are 1001 layers, more than 1000"),
 ]
@@ -162,7 +162,7 @@ def test_a_mistake_is_one_line_and_nothing_is_built(load, layer, message):
     [
         (b"", r"a.cfg:1: a cfg begins with \[net\]"),
         (b"[conv]\nfilters=8", r"a.cfg:1: a cfg begins with \[net\]"),
-        (b"filters=8", "a.cfg:1: filters=8 stands before the first"),
+        (b"filters=8", "a.cfg:1: filters=8 comes before the first"),
         (b"[net]\nwidth=8\n[conv]", r"a.cfg:1: \[net\] height is missing"),
         (b"[net]\nheight=0", "a.cfg:2: .* height=0 must be at least 1"),
         (b"\x7fELF\0\0\1", "a.cfg is not a text file"),
@@ -209,4 +209,4 @@ def test_a_garbled_cfg_is_planned_or_refused_but_never_breaks(seed):
                 [f"{left}={random.choice(words)}", random.choice(words), random.choice(lines)]
             )
         with contextlib.suppress(UserError):
-            plan(parse_cfg("\n".join(garbled)))
+            infer_layers(parse_cfg("\n".join(garbled)))

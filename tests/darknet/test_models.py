@@ -10,7 +10,7 @@ from torch import nn
 import backbones
 from backbones.darknet.cfg import layers_equal, read_cfg
 from backbones.darknet.network import DarknetNetwork, load_cfg
-from backbones.darknet.plan import plan
+from backbones.darknet.shapes import infer_layers
 from backbones.darknet.trace import save_cfg, trace
 from backbones.darknet.weights import load_weights, save_weights
 from backbones.layers.fuse import fuse
@@ -96,9 +96,9 @@ def test_the_fused_network_has_the_same_logits(computed):
 
 
 @every_file
-def test_the_plan_is_darknets_table_line_by_line(name):
+def test_the_inferred_layers_are_darknets_table_line_by_line(name):
     rows, total = table(name)
-    layers = plan(read_cfg(cfg_file(name)))
+    layers = infer_layers(read_cfg(cfg_file(name)))
     for layer, row in zip(layers, rows, strict=True):
         ours = {"params": str(layer.parameters), "bf": f"{layer.flops / 1e9:.6f}"}
         ours["from"] = "".join(f"{source}," for source in layer.sources)

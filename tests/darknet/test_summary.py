@@ -1,15 +1,16 @@
 import pytest
 
+import backbones
 from backbones.darknet.cfg import read_cfg
-from backbones.darknet.plan import plan
-from backbones.darknet.summary import feature_levels, figures, gmacs, line, summary, total_bflops
+from backbones.darknet.shapes import infer_layers
+from backbones.darknet.summary import bflops, feature_levels, figures, gmacs, line, summary, total_bflops
 from tests.darknet.recordings import FIXTURES
 
 FILES = sorted(path.stem for path in FIXTURES.glob("*.cfg"))
 
 
 def layers(name):
-    return plan(read_cfg(FIXTURES / f"{name}.cfg"))
+    return infer_layers(read_cfg(FIXTURES / f"{name}.cfg"))
 
 
 def recorded(name):
@@ -45,7 +46,7 @@ def test_a_grouped_convolution_looks_as_darknet_shows_it():
 )
 @pytest.mark.parametrize("size", [256, 320, 257])
 def test_levels_are_the_last_maps_of_each_resolution(name, channels, size):
-    levels = feature_levels(plan(read_cfg(FIXTURES / f"{name}.cfg"), size=size))
+    levels = feature_levels(infer_layers(read_cfg(FIXTURES / f"{name}.cfg"), size=size))
     assert list(levels) == ["C2", "C3", "C4", "C5"]
     assert [layer.output.channels for layer in levels.values()] == channels
 
@@ -56,9 +57,22 @@ def test_gmacs_count_multiplications_only():
     assert 2 * gmacs(table) + pools_and_sums == pytest.approx(total_bflops(table), abs=1e-5)
 
 
+def test_bflops_of_a_network_grow_with_the_image(network):
+    text = "[conv]\nfilters=4\nsize=3\npad=1\n[maxpool]\nsize=2\nstride=2\n[avgpool]\n[connected]\noutput=5"
+    expected = 2 * 4 * 27 * 16 * 16 + 4 * 4 * 8 * 8 + 2 * 4 * 5
+    assert bflops(network(text), 16) == pytest.approx(expected / 1e9)
+
+
+def test_counting_leaves_the_model_alone():
+    model = backbones.create_model("csresnext50", num_classes=2).train()
+    assert bflops(model, 64) < bflops(model)
+    assert model.training
+    assert model.stem.conv.bn.num_batches_tracked == 0
+
+
 def test_figures_are_plain(network):
     net = network("[conv]\nfilters=4\nsize=3\npad=1")
-    assert figures(net.plan[0]) == {
+    assert figures(net.inferred_layers[0]) == {
         "index": 0, "type": "convolutional", "filters": 4, "input": (8, 8, 3), "output": (8, 8, 4), "from": (),
         "parameters": 112, "bflops": 1.4e-05,
     }  # fmt: skip
@@ -69,7 +83,7 @@ def test_every_kind_of_layer_has_a_line(network):
         "[conv]\nfilters=4\ndilation=2\nsize=3\npad=1\n[maxpool]\nmaxpool_depth=1\nout_channels=4\n[local_avgpool]\nsize=2\n"
         "stride=2\n[upsample]\n[route]\nlayers=-1\ngroups=2\n[dropout]\n[connected]\noutput=4\n[softmax]\n[cost]\n"
     )
-    table = summary(network(text).plan)
+    table = summary(network(text).inferred_layers)
     assert table.count("\n") == 1 + 9 + 3
     assert "3 x 3/ 1(2)" in table
     assert "route 3 0/2" in table

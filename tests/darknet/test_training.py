@@ -29,7 +29,7 @@ def test_every_gradient_is_the_one_that_darknet_computes(name):
     logits = network(recorded.images())
     loss = -(recorded["truth"].reshape(logits.shape) * logits.log_softmax(1)).sum()
     loss.backward()
-    first = 1 + max((layer.index for layer in network.plan if layer.kind == "local_avgpool"), default=-1)
+    first = 1 + max((layer.index for layer in network.inferred_layers if layer.kind == "local_avgpool"), default=-1)
     compared = 0
     for index, module in list(enumerate(network.layers))[first:]:
         kind = "gpu_grad" if isinstance(module, WeightedShortcut) else "grad"

@@ -7,7 +7,7 @@ import torch
 
 import backbones
 from backbones.darknet.labels import class_order
-from backbones.darknet.weights import Header, load_weights, read_header, save_weights
+from backbones.darknet.weights import WeightsHeader, load_weights, read_header, save_weights
 from backbones.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -85,7 +85,7 @@ def test_numbers_stand_in_darknets_order(classifier, file):
 
 @pytest.mark.parametrize(
     ("header", "size"),
-    [(Header(0, 2, 5, 2**40), 20), (Header(0, 1, 0, 77), 16), (Header(1, 0, 0, 9), 20)],
+    [(WeightsHeader(0, 2, 5, 2**40), 20), (WeightsHeader(0, 1, 0, 77), 16), (WeightsHeader(1, 0, 0, 9), 20)],
 )
 def test_headers_of_every_version_are_read_and_kept(classifier, tmp_path, header, size):
     path = tmp_path / "a.weights"
@@ -99,7 +99,7 @@ def test_headers_of_every_version_are_read_and_kept(classifier, tmp_path, header
 def test_a_very_old_file_has_its_matrices_transposed(network, tmp_path):
     source = network("[connected]\noutput=5\nactivation=linear", size=2)
     save_weights(source, tmp_path / "new.weights")
-    save_weights(source, tmp_path / "old.weights", header=Header(0, 1001, 0))
+    save_weights(source, tmp_path / "old.weights", header=WeightsHeader(0, 1001, 0))
     matrix = numbers(tmp_path / "new.weights")[5:].reshape(5, 12)
     assert (matrix == numbers(tmp_path / "old.weights")[5:].reshape(12, 5).T).all()
     target = network("[connected]\noutput=5\nactivation=linear", size=2)
@@ -121,7 +121,7 @@ def test_classes_are_permuted_into_sorted_order_and_back(network, tmp_path):
     net = network("[avgpool]\n[connected]\noutput=1000\nactivation=linear")
     path = tmp_path / "a.weights"
     biases = np.arange(1000, dtype="<f4")
-    path.write_bytes(Header().to_bytes() + biases.tobytes() + np.zeros(3000, "<f4").tobytes())
+    path.write_bytes(WeightsHeader().to_bytes() + biases.tobytes() + np.zeros(3000, "<f4").tobytes())
     load_weights(net, path)
     assert net.layers[1].fc.bias[class_order()].equal(torch.arange(1000.0))
     save_weights(net, tmp_path / "b.weights")

@@ -10,8 +10,9 @@ from timm.models import group_parameters
 from torch import nn
 
 import backbones
+from backbones.darknet import bflops
 from backbones.layers import DropBlock2d, Maxout, WeightedShortcut
-from backbones.models import VARIANTS, CspBackbone, bflops
+from backbones.models import VARIANTS, CspBackbone
 from backbones.models.downsample import ConcatLevel
 
 

@@ -6,8 +6,9 @@ import timm
 import torch
 
 import backbones
+from backbones.darknet import bflops
 from backbones.errors import UserError
-from backbones.models import VARIANTS, CspBackbone, Variant, bflops
+from backbones.models import VARIANTS, CspBackbone, Variant
 from backbones.models.registry import canonical_name, override, register
 
 DOCS = Path(__file__).parents[2] / "docs" / "variants.md"

@@ -1,27 +1,27 @@
-"""What a layer reads and what it costs; that the plans equal darknet's tables is tested in test_models.py."""
+"""Inputs, shapes and costs of layers. test_models.py compares them with darknet's tables."""
 
 import pytest
 
 from backbones.darknet.cfg import parse_cfg
-from backbones.darknet.plan import Shape, class_count, classifier_layer, plan
+from backbones.darknet.shapes import Shape, class_count, classifier_layer, infer_layers
 
 NET = "[net]\nheight=8\nwidth=6\nchannels=3\n"
 
 
-def planned(layers: str, **options):
-    return plan(parse_cfg(NET + layers), **options)
+def infer(layers: str, **options):
+    return infer_layers(parse_cfg(NET + layers), **options)
 
 
 def test_relative_and_absolute_numbers_mean_the_same_layer():
     text = "[conv]\nfilters=4\n" * 3 + "[route]\nlayers={}\n[shortcut]\nfrom={}\n"
-    relative, absolute = (planned(text.format(*names)) for names in (("-1,-3", "-3"), ("2,0", "1")))
+    relative, absolute = (infer(text.format(*names)) for names in (("-1,-3", "-3"), ("2,0", "1")))
     assert [layer.sources for layer in relative] == [layer.sources for layer in absolute]
     assert relative[3].sources == (2, 0)
     assert relative[4].inputs == (3, 1)
 
 
 def test_a_layer_behind_a_dropout_reads_the_dropped_map():
-    layers = planned(
+    layers = infer(
         "[conv]\nfilters=4\n[dropout]\n[dropout]\n[route]\nlayers=0,1\n[conv]\nfilters=4\n[shortcut]\nfrom=0"
     )
     assert layers[2].inputs == (1,)
@@ -31,8 +31,8 @@ def test_a_layer_behind_a_dropout_reads_the_dropped_map():
 
 
 def test_another_size_replaces_height_and_width():
-    assert planned("[conv]\nfilters=4")[0].output == Shape(4, 8, 6)
-    assert planned("[conv]\nfilters=4", size=32)[0].output == Shape(4, 32, 32)
+    assert infer("[conv]\nfilters=4")[0].output == Shape(4, 8, 6)
+    assert infer("[conv]\nfilters=4", size=32)[0].output == Shape(4, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_another_size_replaces_height_and_width():
     ],
 )
 def test_sizes_follow_darknets_rules(layer, output):
-    assert planned(layer)[0].output == output
+    assert infer(layer)[0].output == output
 
 
 def test_costs_are_counted_as_darknet_counts():
-    conv, pool, join, total = planned(
+    conv, pool, join, total = infer(
         "[conv]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\n[maxpool]\nsize=2\nstride=1\n"
         "[shortcut]\nfrom=0\nweights_type=per_channel\nweights_normalization=relu\n[connected]\noutput=5"
     )
@@ -69,6 +69,6 @@ def test_costs_are_counted_as_darknet_counts():
 
 
 def test_the_classifier_is_the_last_layer_with_weights():
-    layers = planned("[conv]\nfilters=4\n[conv]\nfilters=9\n[avgpool]\n[softmax]\n[cost]")
+    layers = infer("[conv]\nfilters=4\n[conv]\nfilters=9\n[avgpool]\n[softmax]\n[cost]")
     assert classifier_layer(layers).index == 1
     assert class_count(layers) == 9
