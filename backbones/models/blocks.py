@@ -1,21 +1,24 @@
-"""The residual blocks: a chain of convolutions that ends in a shortcut."""
+"""Residual blocks: a chain of convolutions that ends in a shortcut."""
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from backbones.layers import ActivationName, ConvNormAct, DropBlock2d, Maxout, WeightedShortcut
+from backbones.layers.activation import ActivationName
+from backbones.layers.conv import ConvNormAct
+from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.maxout import Maxout
+from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
 
 
 class ResidualBlock(nn.Module):
-    """Run the newest input through the convolutions and let a shortcut add earlier outputs of the stage.
+    """Convolutions of the newest input, and a shortcut that adds earlier outputs of the stage.
 
     Args:
         convs: the residual path.
-        shortcut: the sum or maximum; its first input is the residual path, the others are what the block is called
-            with.
-        drop: what happens to the result.
+        shortcut: the sum or maximum of the residual path and the inputs of the block, in this order.
+        drop: DropBlock after the shortcut; None for none.
 
     Shape:
         (N, sources[j], H, W) for each earlier output, newest first -> (N, width, H, W)
@@ -31,11 +34,11 @@ class ResidualBlock(nn.Module):
 
     @property
     def sources(self) -> int:
-        """How many earlier outputs the block takes."""
+        """Return the number of earlier outputs that the block takes."""
         return len(self.shortcut.channels) - 1
 
     def forward(self, *earlier: Tensor) -> Tensor:
-        """Add the residual of the newest output to all the outputs given."""
+        """Add the residual of the newest output to all given outputs."""
         return self.drop(self.shortcut(self.convs(earlier[0]), *earlier))
 
 
@@ -49,7 +52,7 @@ def create_block(
     maxout: bool = False,
     drop: nn.Module | None = None,
 ) -> ResidualBlock:
-    """Build one block; ``sources`` are the widths of the earlier outputs it takes, newest first."""
+    """Build one block. ``sources`` are the widths of the earlier outputs that it takes, newest first."""
     convs, shortcut_act = _CONVS[block.kind](sources[0], stage, block.groups, act)
     shortcut = create_shortcut((stage.width, *sources), fusion, act=shortcut_act, maxout=maxout)
     return ResidualBlock(convs, shortcut, drop)
@@ -58,7 +61,7 @@ def create_block(
 def create_shortcut(
     channels: Sequence[int], fusion: Fusion, *, act: ActivationName = "linear", maxout: bool = False
 ) -> WeightedShortcut | Maxout:
-    """Build the shortcut that brings inputs of these widths together, as the policy says."""
+    """Build the shortcut of the policy for inputs of these widths."""
     if maxout:
         return Maxout(channels)
     return WeightedShortcut(
@@ -72,14 +75,14 @@ def create_shortcut(
 
 
 def create_drop_block(drop_block: DropBlock) -> DropBlock2d:
-    """Build the layer that the spec describes."""
+    """Build the DropBlock layer of a spec."""
     return DropBlock2d(drop_block.probability, drop_block.size, kind=drop_block.kind)
 
 
 _Convs = tuple[list[ConvNormAct], ActivationName]
 
 
-def _bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
+def _create_bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
     hidden = stage.hidden or stage.width
     convs = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
@@ -89,7 +92,7 @@ def _bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName) -
     return convs, act
 
 
-def _darknet(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
+def _create_darknet(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
     hidden = stage.hidden or stage.width
     convs = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
@@ -99,6 +102,6 @@ def _darknet(channels: int, stage: Stage, groups: int, act: ActivationName) -> _
 
 
 _CONVS: dict[BlockKind, Callable[[int, Stage, int, ActivationName], _Convs]] = {
-    "bottleneck": _bottleneck,
-    "darknet": _darknet,
+    "bottleneck": _create_bottleneck,
+    "darknet": _create_darknet,
 }

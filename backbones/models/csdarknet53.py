@@ -1,8 +1,8 @@
 """CSDarknet-53: a full-size stem, two-convolution blocks, five cross stages.
 
-The first spec is the published cfg. The others were attachments to darknet issue #4662 that are no longer to be had:
-below each stands what is certain and what we inferred. docs/variants.md gives the evidence and the other readings,
-which are options of `backbones.create_model`.
+The first spec is the published cfg. The cfgs of the others were attachments to darknet issue #4662 that no longer
+exist. The docstring below each spec says what is certain and what we inferred. docs/variants.md gives the evidence and
+the other readings, which are options of `backbones.create_model`.
 """
 
 from dataclasses import replace
@@ -32,15 +32,15 @@ CSDARKNET53_WS = replace(CSDARKNET53, fusion=Fusion(weights="per_feature", norma
 register("csdarknet53_ws", CSDARKNET53_WS, parent="csdarknet53", top1=65.6, top5=87.3, certainty="high")
 
 MI = replace(CSDARKNET53, fusion=Fusion("stage", "per_feature", "softmax", burnin_update=2))
-"""Certain: multi-input shortcuts, softmax. Inferred: the last one of a stage takes all its outputs; held at first."""
+"""Certain: multi-input shortcuts, softmax. Inferred: the last one of a stage takes all outputs, held at first."""
 register("csdarknet53_omega_mi", MI, parent="csdarknet53", top1=78.6, top5=94.7, certainty="medium")
 
 MI_DB = replace(MI, drop_block=DropBlock(stages=(-2, -1), probability=0.1, size=7))
-"""Certain: omega_mi with DropBlock. Inferred: how much, and where: after the last shortcut of the last two stages."""
+"""Certain: omega_mi with DropBlock. Inferred: its strength; after the last shortcut of the last two stages."""
 register("csdarknet53_omega_mi_db", MI_DB, parent="csdarknet53_omega_mi", top1=78.4, top5=94.5, certainty="medium-low")
 
 MI_IP = replace(MI, pyramid="avgpool")
-"""Certain: omega_mi with five averaged levels of the image. Inferred: each joins behind the downsample of its size."""
+"""Certain: omega_mi with five averaged levels of the image. Inferred: each joins after the downsample of its size."""
 register("csdarknet53_omega_mi_ip", MI_IP, parent="csdarknet53_omega_mi", top1=77.8, top5=94.3, certainty="medium-low")
 
 MI_DB_IP = replace(MI_DB, pyramid="avgpool")

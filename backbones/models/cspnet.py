@@ -1,4 +1,4 @@
-"""The network itself: stem, cross stages, head, with the interface of a timm model."""
+"""The network: stem, cross stages and head, with the interface of a timm model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,20 @@ import torch
 from timm.layers.classifier import ClassifierHead
 from torch import Tensor, nn
 
-from backbones.layers import InputPyramid, WeightedShortcut, darknet_uniform_
+from backbones.layers.conv import darknet_uniform_
+from backbones.layers.input_pyramid import InputPyramid
+from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.downsample import pyramid_kind
-from backbones.models.recompute import recomputed
+from backbones.models.recompute import recompute
 from backbones.models.spec import Backbone
 from backbones.models.stages import ConvStem, CrossStage
 
 
 class CspBackbone(nn.Module):
-    """A classifier built from a `Backbone` spec.
+    """Classifier built from a spec.
 
     Args:
-        spec: what to build.
+        spec: description of the network.
         num_classes: width of the classifier; 0 leaves it out.
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: ``avg``, ``max``, ..., or ``""`` for none.
@@ -57,7 +59,7 @@ class CspBackbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, num_features, H / 32, W / 32)."""
-        levels = self._pyramid_levels(x)
+        levels = self._compute_pyramid(x)
         x = self.stem(x)
         for stage in self.stages:
             x = self._run_stage(stage, x, levels)
@@ -77,21 +79,20 @@ class CspBackbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the feature maps ``indices`` of `feature_info`, in the order asked, with or without the last
-        map.
+        """Return the feature maps ``indices`` of ``feature_info`` in this order, with or without the last map.
 
         Args:
             x: images, (N, in_chans, H, W).
-            indices: positions in ``feature_info``; an int takes the last n, None takes all.
+            indices: positions in ``feature_info``; an int n takes the last n, None takes all.
             norm: accepted for timm; there is no final norm to apply.
-            stop_early: leave out the stages after the last map asked for.
+            stop_early: do not run the stages after the last requested map.
             output_fmt: ``NCHW`` is the only format.
-            intermediates_only: return the list alone.
+            intermediates_only: return the list only.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt={output_fmt!r}: feature maps are NCHW only")
-        take = _take(len(self.feature_info), indices)
-        levels = self._levels(x, stages=self._stages_up_to(max(take)) if stop_early else len(self.stages))
+        take = _resolve_indices(len(self.feature_info), indices)
+        levels = self._run_levels(x, stages=self._count_stages(max(take)) if stop_early else len(self.stages))
         features = [levels[index] for index in take]
         return features if intermediates_only else (levels[-1], features)
 
@@ -101,33 +102,33 @@ class CspBackbone(nn.Module):
         prune_norm: bool = False,  # noqa: ARG002, FBT001  (timm's signature; there is no final norm)
         prune_head: bool = True,  # noqa: FBT001
     ) -> list[int]:
-        """Remove what the feature maps ``indices`` do not need and return them as non-negative numbers.
+        """Remove the stages that the feature maps ``indices`` do not need; return ``indices`` as non-negative numbers.
 
-        A head whose stage is removed goes with it.
+        The head is also removed if its stage is.
         """
-        take = _take(len(self.feature_info), indices)
-        kept = self._stages_up_to(max(take))
+        take = _resolve_indices(len(self.feature_info), indices)
+        kept = self._count_stages(max(take))
         if prune_head or kept < len(self.stages):
             self.reset_classifier(0, "")
         self.stages = self.stages[:kept]
         return take
 
     def get_classifier(self) -> nn.Module:
-        """Return the last linear layer (an identity if there are no classes)."""
+        """Return the last linear layer; an identity if there are no classes."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one; ``global_pool`` None keeps the pooling."""
+        """Replace the classifier by a new one; ``global_pool`` None keeps the pooling."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         _initialize_classifier(self.head.fc)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001  (timm's signature)
-        """Keep only the stages' inputs for backward and compute the rest again."""
+        """Keep only the inputs of the stages for backward, and recompute the rest."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Name the weights that must not decay: fusion weights and learned slopes."""
+        """Return the names of the weights that must not decay: fusion weights and learned slopes."""
         return {
             f"{name}.weight"
             for name, module in self.named_modules()
@@ -135,29 +136,29 @@ class CspBackbone(nn.Module):
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: FBT001  (timm's signature)
-        """Say which parameters form a layer for layer-wise learning rates: stages if ``coarse``, else blocks.
+        """Return patterns of the layers for layer-wise learning rates: stages if ``coarse``, otherwise blocks.
 
-        What opens a stage is a layer of its own, what closes it belongs to the last block.
+        The start of a stage is a layer of its own. The end of a stage belongs to its last block.
         """
         if coarse:
             return {"stem": r"^stem", "stages": r"^stages\.(\d+)"}
-        opening = (r"^stages\.(\d+)\.(?:downsample|join|cross|entry)", (-1,))
-        closing = (r"^stages\.(\d+)\.(?:last_shortcut|transition|merge)", (99999,))
-        return {"stem": r"^stem", "stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), opening, closing]}
+        start = (r"^stages\.(\d+)\.(?:downsample|join|cross|entry)", (-1,))
+        end = (r"^stages\.(\d+)\.(?:last_shortcut|transition|merge)", (99999,))
+        return {"stem": r"^stem", "stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), start, end]}
 
-    def _pyramid_levels(self, image: Tensor) -> list[Tensor]:
+    def _compute_pyramid(self, image: Tensor) -> list[Tensor]:
         return [] if self.pyramid is None else self.pyramid(image)
 
     def _run_stage(self, stage: nn.Module, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
         assert isinstance(stage, CrossStage)
         inputs = (x,) if stage.level is None else (x, levels[stage.level - 1])
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return recomputed(stage, *inputs)
+            return recompute(stage, *inputs)
         return stage(*inputs)
 
-    def _levels(self, x: Tensor, *, stages: int) -> list[Tensor]:
+    def _run_levels(self, x: Tensor, *, stages: int) -> list[Tensor]:
         """Run the stem and the first ``stages`` stages and return every map listed in ``feature_info``."""
-        pyramid = self._pyramid_levels(x)
+        pyramid = self._compute_pyramid(x)
         x = self.stem.conv(x)
         levels = [x] if self._stem_is_level else []
         x = self.stem.pool(x)
@@ -166,7 +167,7 @@ class CspBackbone(nn.Module):
             levels.append(x)
         return levels
 
-    def _stages_up_to(self, level: int) -> int:
+    def _count_stages(self, level: int) -> int:
         return level if self._stem_is_level else level + 1
 
     @property
@@ -175,13 +176,13 @@ class CspBackbone(nn.Module):
 
 
 def feature_levels(spec: Backbone) -> list[dict[str, Any]]:
-    """Describe the maps as timm does: the stem's, before its pool, unless it is full size; each stage's."""
-    stem = [_level("stem.conv", spec.stem.width, spec.stem.stride)] if spec.stem.stride > 1 else []
+    """Describe the feature maps as timm does: the stem's before its pool, unless it has full size; each stage's."""
+    stem = [_describe_level("stem.conv", spec.stem.width, spec.stem.stride)] if spec.stem.stride > 1 else []
     stages = zip(spec.stages, spec.reductions, strict=True)
-    return stem + [_level(f"stages.{index}", stage.out, size) for index, (stage, size) in enumerate(stages)]
+    return stem + [_describe_level(f"stages.{index}", stage.out, size) for index, (stage, size) in enumerate(stages)]
 
 
-def _level(module: str, channels: int, reduction: int) -> dict[str, Any]:
+def _describe_level(module: str, channels: int, reduction: int) -> dict[str, Any]:
     return {"num_chs": channels, "reduction": reduction, "module": module}
 
 
@@ -192,13 +193,13 @@ def _create_pyramid(spec: Backbone) -> InputPyramid | None:
 
 
 def _initialize_classifier(classifier: nn.Module) -> None:
-    # darknet's classifier is a 1x1 convolution with a bias: the same rule as for every other one.
+    # darknet's classifier is a 1x1 convolution with a bias, so it follows the rule of all convolutions.
     if isinstance(classifier, nn.Linear):
         darknet_uniform_(classifier.weight)
         nn.init.zeros_(classifier.bias)
 
 
-def _take(count: int, indices: int | Sequence[int] | None) -> list[int]:
+def _resolve_indices(count: int, indices: int | Sequence[int] | None) -> list[int]:
     if indices is None:
         return list(range(count))
     chosen = range(-indices, 0) if isinstance(indices, int) else indices

@@ -1,8 +1,8 @@
 """CSResNeXt-50: a 7x7 stem, grouped bottlenecks, four cross stages.
 
-The first spec is the published cfg. The others were attachments to darknet issue #4662 that are no longer to be had:
-below each stands what is certain and what we inferred. docs/variants.md gives the evidence and the other readings,
-which are options of `backbones.create_model`.
+The first spec is the published cfg. The cfgs of the others were attachments to darknet issue #4662 that no longer
+exist. The docstring below each spec says what is certain and what we inferred. docs/variants.md gives the evidence and
+the other readings, which are options of `backbones.create_model`.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem, with_dep
 CSRESNEXT50 = Backbone(
     stem=Stem(64, kernel=7, stride=2, pool=True),
     block=Block("bottleneck", groups=32),
-    # Stage 4 is split with activation, stages 2 and 3 without: so it stands in the published cfg.
+    # The published cfg has activations in the split of stage 4, but not in those of stages 2 and 3.
     stages=(
         #  depth width   out  down
         Stage(3,  128,  256, None, entry=64),
@@ -44,7 +44,7 @@ SUB = replace(CSRESNEXT50, downsample="concat")
 register("csresnext50sub", SUB, parent="csresnext50", top1=79.5, top5=95.3, certainty="medium-low")
 
 SUB_MI2 = replace(SUB, fusion=replace(CSRESNEXT50_WS_MI2.fusion, burnin_update=2))
-"""Certain: sub with the shortcuts of ws_mi2. Inferred: what those two are, and held for two burn-ins."""
+"""Certain: sub with the shortcuts of ws_mi2. Inferred: both of these, and weights held for two burn-ins."""
 register("csresnext50sub_mi2", SUB_MI2, parent="csresnext50sub", top1=79.4, top5=95.3, certainty="medium-low")
 
 SUB_MO = replace(SUB, fusion=Fusion("stage", maxout="stage"))

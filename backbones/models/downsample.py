@@ -1,19 +1,20 @@
-"""What opens a stage: the downsample, alone or beside a max pool, and the level of the input pyramid that joins it."""
+"""The start of a stage: the downsample, alone or beside a max pool, and its level of the input pyramid."""
 
 import torch
 from torch import Tensor, nn
 
-from backbones.layers import ConvNormAct, WeightedShortcut
+from backbones.layers.conv import ConvNormAct
 from backbones.layers.input_pyramid import PyramidKind, pyramid_channels
+from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Backbone
 
 
 class BranchedDownsample(nn.Module):
-    """A strided convolution and a 2x2 max pool of the same map, side by side ("sub" in the thread).
+    """Strided convolution and 2x2 max pool of the same map, side by side ("sub" in the thread).
 
     Shape:
-        (N, in_channels, H, W) -> concat: (N, out_channels + in_channels, ceil(H / 2), ceil(W / 2)), convolution
-        first; add: (N, out_channels, ...); split: the pair (pool, convolution), for the cross and the partial path
+        (N, in_channels, H, W) -> ``concat``: (N, out_channels + in_channels, ceil(H / 2), ceil(W / 2)), convolution
+        first; ``add``: (N, out_channels, ...); ``split``: the pair (pool, convolution), for cross and partial path
     """
 
     def __init__(self, conv: ConvNormAct, kind: str) -> None:
@@ -25,7 +26,7 @@ class BranchedDownsample(nn.Module):
         self.add = WeightedShortcut((channels, channels)) if kind == "add" else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Run both branches and bring them together."""
+        """Run both branches and combine them."""
         conv, pool = self.conv(x), self.pool(x)
         if self.kind == "split":
             return pool, conv
@@ -33,19 +34,19 @@ class BranchedDownsample(nn.Module):
 
 
 class ConcatLevel(nn.Module):
-    """Put a level of the input pyramid behind the channels of a map.
+    """Concatenation of a map and a level of the input pyramid.
 
     Shape:
         (N, C, H, W), (N, L, H, W) -> (N, C + L, H, W)
     """
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Concatenate, in the type of the map: under autocast the image is still float32."""
+        """Concatenate in the type of the map, because under autocast the image is still float32."""
         return torch.cat([x, level.to(x.dtype)], 1)
 
 
 class AddLevel(nn.Module):
-    """Add a 1x1 convolution, without activation, of a level of the input pyramid to a map.
+    """Sum of a map and a linear 1x1 convolution of a level of the input pyramid.
 
     Shape:
         (N, C, H, W), (N, L, H, W) -> (N, C, H, W)
@@ -62,7 +63,7 @@ class AddLevel(nn.Module):
 
 
 def create_downsample(spec: Backbone, index: int) -> nn.Module:
-    """Build what lowers the resolution before stage ``index``: nothing where the stage keeps it."""
+    """Build the downsample of stage ``index``; an identity if the stage keeps the resolution."""
     in_channels, out_channels = spec.widths[index], spec.stages[index].down
     if out_channels is None:
         return nn.Identity()
@@ -71,37 +72,37 @@ def create_downsample(spec: Backbone, index: int) -> nn.Module:
 
 
 def create_join(spec: Backbone, index: int, in_chans: int) -> nn.Module | None:
-    """Build what lets the input pyramid into stage ``index``: nothing without a pyramid or without a downsample."""
+    """Build the layer that joins the input pyramid to stage ``index``; None if no level joins it."""
     level = pyramid_level(spec, index)
     if level is None:
         return None
     if spec.pyramid == "conv_add":
-        return AddLevel(_downsampled(spec, index)[0], in_chans)
+        return AddLevel(_downsample_channels(spec, index)[0], in_chans)
     return ConcatLevel()
 
 
 def split_channels(spec: Backbone, index: int, in_chans: int) -> tuple[int, int]:
-    """Return the channels that the cross path and the partial path of stage ``index`` begin with."""
-    cross, partial = _downsampled(spec, index)
+    """Return the input channels of the cross path and of the partial path of stage ``index``."""
+    cross, partial = _downsample_channels(spec, index)
     level, kind = pyramid_level(spec, index), pyramid_kind(spec)
     added = 0 if level is None or spec.pyramid == "conv_add" else pyramid_channels(in_chans, level, kind)
     return cross + added, partial + added
 
 
 def pyramid_level(spec: Backbone, index: int) -> int | None:
-    """Return which level of the pyramid, from 1, has the size of stage ``index``; None where none joins."""
+    """Return the number, from 1, of the pyramid level with the size of stage ``index``; None if no level joins it."""
     if spec.pyramid == "none" or spec.stages[index].down is None:
         return None
     return spec.reductions[index].bit_length() - 1
 
 
 def pyramid_kind(spec: Backbone) -> PyramidKind:
-    """Return how the levels are made."""
+    """Return the kind of the levels."""
     return "reorg3d" if spec.pyramid == "reorg3d" else "avgpool"
 
 
-def _downsampled(spec: Backbone, index: int) -> tuple[int, int]:
-    """Return the channels after the downsample of stage ``index``, for the cross path and the partial path."""
+def _downsample_channels(spec: Backbone, index: int) -> tuple[int, int]:
+    """Return the channels after the downsample of stage ``index``, for cross path and partial path."""
     before, down = spec.widths[index], spec.stages[index].down
     if down is None:
         return before, before

@@ -1,4 +1,4 @@
-"""Gradient checkpointing that leaves the running statistics alone when a module runs for the second time."""
+"""Gradient checkpointing that updates running statistics once, although the module runs twice."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, *inputs: Tensor) -> Tensor:
+def recompute(module: nn.Module, *inputs: Tensor) -> Tensor:
     """Run ``module`` without keeping its activations; backward runs it again.
 
-    Batch normalization updates its running statistics in the first run only, so training with and without
+    Batch normalization updates its running statistics in the first run only. So training with and without
     checkpointing gives the same numbers.
 
     Shape:
-        that of ``module``
+        as for ``module``
     """
 
     def contexts() -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
         return contextlib.nullcontext(), spare_statistics(module)
 
     if torch.compiler.is_compiling():
-        # A compiled graph updates the statistics once, whatever it recomputes, and accepts no contexts.
+        # A compiled graph updates the statistics once in any case, and accepts no contexts.
         return checkpoint(module, *inputs, use_reentrant=False)
     return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
 
@@ -32,7 +32,7 @@ def recomputed(module: nn.Module, *inputs: Tensor) -> Tensor:
 def spare_statistics(module: nn.Module) -> Iterator[None]:
     """Let every batch normalization in ``module`` write to copies of its running statistics.
 
-    Copies rather than ``track_running_stats=False``: autograd must save the same tensors in both runs.
+    ``track_running_stats=False`` would not do, because autograd must save the same tensors in both runs.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
     originals = [dict(norm.named_buffers(recurse=False)) for norm in norms]

@@ -1,4 +1,4 @@
-"""The list of our backbones: each spec with its published figures, made known to timm under its name."""
+"""The list of our backbones: each with its spec and its published figures, registered with timm by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -17,20 +17,20 @@ Certainty = Literal["exact", "high", "medium", "medium-low", "low"]
 
 @dataclass(frozen=True)
 class Variant:
-    """A backbone of the thread: its definition, where it comes from and what was reported for it."""
+    """Backbone of the thread: its spec, its parent and its published figures."""
 
     name: str
-    """Name in timm's registry and ours."""
+    """Name in timm's registry and in ours."""
     spec: Backbone
-    """Its definition."""
+    """Definition of the network."""
     parent: str | None
-    """The backbone it was made from."""
+    """Name of the backbone that it was made from; None for the first of a family."""
     top1: float | None
-    """Top-1 accuracy in percent that the thread reports at 256x256; None where it reports none."""
+    """Top-1 accuracy in percent that the thread reports at 256x256; None if it reports none."""
     top5: float | None
     """Top-5 accuracy in percent."""
     certainty: Certainty
-    """How sure we are that the definition is the one that was trained; ``docs/variants.md`` gives the reasons."""
+    """Confidence that the definition is the one that was trained; ``docs/variants.md`` gives the reasons."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown certainty and figures that are not percentages."""
@@ -45,7 +45,7 @@ VARIANTS: dict[str, Variant] = {}
 """Every backbone of this package by name, in the order of registration."""
 
 default_cfgs: dict[str, Any] = {}
-"""timm looks for this name beside an entry point when it registers it."""
+"""Default configurations; timm looks for this name in the module of an entry point that it registers."""
 
 
 def register(
@@ -57,34 +57,35 @@ def register(
     top5: float | None = None,
     certainty: Certainty,
 ) -> None:
-    """List a backbone as a `Variant` and make it known to timm, so that ``timm.create_model(name)`` builds it.
+    """Add a backbone to `VARIANTS` and register it with timm, so that ``timm.create_model(name)`` builds it.
 
     Raises:
-        ValueError: the name is taken by another backbone of this package, or a figure cannot be.
+        ValueError: the name is taken by another backbone of this package, or a figure is impossible.
     """
     if name in VARIANTS:
         raise ValueError(f"{name} is registered already")
     VARIANTS[name] = Variant(name, spec, parent, top1, top5, certainty)
-    default_cfgs.update(generate_default_cfgs({name: _pretrained_cfg()}))
-    register_model(_entry_point(VARIANTS[name]))
+    default_cfgs.update(generate_default_cfgs({name: _describe_input()}))
+    register_model(_create_entry_point(VARIANTS[name]))
 
 
 def canonical_name(name: str) -> str:
-    """Return our name for one that the thread used: ``-`` or ``_`` or nothing between the words, with ``omega`` or not.
+    """Return our name for a name that the thread used.
 
-    Every other name, and every name that timm knows, comes back as it is.
+    The thread has ``-``, ``_`` or nothing between the words, with or without ``omega``. Every other name is returned
+    unchanged, and so is every name that timm knows.
     """
     if is_model(name):
         return name
-    ours = {_letters(known): known for known in VARIANTS}
-    return ours.get(_letters(name), name)
+    ours = {_normalize(known): known for known in VARIANTS}
+    return ours.get(_normalize(name), name)
 
 
-def _letters(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace("omega", "")
 
 
-def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
+def _create_entry_point(variant: Variant) -> Callable[..., nn.Module]:
     name, default = variant.name, variant.spec
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
@@ -106,27 +107,29 @@ def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
 
 
 def override(spec: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:
-    """Replace what ``options`` names in ``spec``; return the new spec and the options left over.
+    """Return ``spec`` with the fields that ``options`` names replaced, and the options left over.
 
     A name is a field of the spec (``act``), a part and its field (``fusion_gradient``, ``drop_block_stages``), or
     ``depths``, the number of blocks of each stage.
     """
     rest = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    spec = replace(spec, **_taken(rest, spec))
+    spec = replace(spec, **_pop_fields(rest, spec))
     for part in fields(spec):
         value = getattr(spec, part.name)
-        if is_dataclass(value) and (changes := _taken(rest, value, prefix=f"{part.name}_")):
+        if is_dataclass(value) and (changes := _pop_fields(rest, value, prefix=f"{part.name}_")):
             spec = replace(spec, **{part.name: replace(value, **changes)})  # pyright: ignore[reportArgumentType]
-    return (with_depths(spec, rest.pop("depths")) if "depths" in rest else spec), rest
+    if "depths" in rest:
+        spec = with_depths(spec, rest.pop("depths"))
+    return spec, rest
 
 
-def _taken(options: dict[str, Any], part: Any, prefix: str = "") -> dict[str, Any]:
-    """Take out of ``options`` what names a field of ``part``."""
+def _pop_fields(options: dict[str, Any], part: Any, prefix: str = "") -> dict[str, Any]:
+    """Remove the fields of ``part`` from ``options`` and return them."""
     names = [field.name for field in fields(part)]
     return {name: options.pop(prefix + name) for name in names if prefix + name in options}
 
 
-def _pretrained_cfg() -> dict[str, Any]:
+def _describe_input() -> dict[str, Any]:
     """Describe darknet's input for timm: RGB in [0, 1], shorter side to 256, centre crop."""
     return {
         "input_size": (3, 256, 256),

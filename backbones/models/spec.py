@@ -1,4 +1,4 @@
-"""A network as data: frozen, validated specs that say what to build and import no torch themselves."""
+"""A network as data: its frozen and validated spec, which imports no torch itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,14 +21,14 @@ DropBlockPosition = Literal["last", "every"]
 
 @dataclass(frozen=True)
 class Stem:
-    """What stands before the first stage: one convolution, and a 2x2 max pool if ``pool``."""
+    """First part of a network: one convolution, and a 2x2 max pool if ``pool``."""
 
     width: int
     """Channels of the convolution."""
     kernel: int
-    """Height and width of its kernel."""
+    """Height and width of the kernel."""
     stride: int = 1
-    """Its stride."""
+    """Stride of the convolution."""
     pool: bool = False
     """Halve once more with a 2x2 max pool."""
 
@@ -39,7 +39,7 @@ class Stem:
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution of the network: blocks on the partial path, and a cross path around them."""
+    """Part of one resolution: blocks on the partial path, and a cross path beside them."""
 
     depth: int
     """Number of blocks."""
@@ -48,14 +48,14 @@ class Stage:
     out: int
     """Channels of the convolution that merges the two paths."""
     down: int | None
-    """Channels of the strided convolution that opens the stage; None keeps the resolution."""
+    """Channels of the strided convolution at the start of the stage; None keeps the resolution."""
     entry: int | None = None
-    """Channels of the convolution into the partial path where they are not ``width``. The first shortcut then
-    adds the entry to its first channels only (a partial residual)."""
+    """Channels of the convolution into the partial path; None means ``width``. With fewer channels, the first
+    shortcut adds the entry to its first channels only (a partial residual)."""
     linear_split: bool = False
-    """The two convolutions that split the stage, cross and entry, have no activation."""
+    """Whether the two convolutions that split the stage, cross and entry, have no activation."""
     hidden: int | None = None
-    """Channels inside a block where they are not ``width``."""
+    """Channels inside a block; None means ``width``."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
@@ -66,11 +66,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Block:
-    """The residual block that all stages repeat."""
+    """Residual block that all stages repeat."""
 
     kind: BlockKind
-    """``bottleneck``: 1x1, grouped 3x3, linear 1x1, activation after the sum. ``darknet``: 1x1, 3x3, plain
-    sum."""
+    """``bottleneck``: 1x1, grouped 3x3, linear 1x1, activation after the sum. ``darknet``: 1x1, 3x3, plain sum."""
     groups: int = 1
     """Groups of the 3x3 convolutions, in the blocks and in the downsample."""
 
@@ -82,23 +81,23 @@ class Block:
 
 @dataclass(frozen=True)
 class Fusion:
-    """The policy of the shortcuts: what they add and how they weigh it."""
+    """Policy of the shortcuts: their inputs and the weights of the inputs."""
 
     inputs: FusionInputs = "block"
-    """``block``: each shortcut adds the block's input. ``stage``: the last shortcut of a stage adds, newest
-    first, all earlier shortcut outputs of the stage and the stage entry. ``dense``: every shortcut adds all earlier
-    ones and the entry. ``extra``: as ``block``, and one more shortcut after the last block adds them all."""
+    """``block``: each shortcut adds the input of its block. ``stage``: the last shortcut of a stage adds all earlier
+    shortcut outputs of the stage and the entry, newest first. ``dense``: every shortcut does so. ``extra``: as
+    ``block``, and one more shortcut after the last block adds all of them."""
     weights: WeightsType = "none"
     """Learned fusion weights: none, one for each input, or one for each input and channel."""
     normalization: Normalization = "none"
-    """How the fusion weights become shares."""
+    """Rule that turns fusion weights into shares."""
     gradient: FusionGradient = "true"
-    """The gradient of the fusion weights: the true one, or that of darknet's CUDA code."""
+    """Gradient of the fusion weights: the true one, or the one of darknet's CUDA code."""
     maxout: MaxoutScope = "none"
-    """Where the maximum of the inputs replaces their sum, without an activation: nowhere, at the last shortcut of a
-    stage, everywhere."""
+    """Shortcuts with the maximum of the inputs in place of their sum, and without an activation: none, the last one of
+    each stage, or all."""
     burnin_update: int = 0
-    """For darknet's update rule: hold the fusion weights for this many burn-ins."""
+    """Number of burn-ins for which darknet's update rule holds the fusion weights."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words and choices that do not fit each other."""
@@ -111,22 +110,22 @@ class Fusion:
             raise ValueError(f"fusion.burnin_update={self.burnin_update} must not be negative")
 
     def sources(self, block: int, *, depth: int) -> int:
-        """Count what the shortcut of block ``block`` (from 0) of ``depth`` adds to its own path."""
+        """Count the earlier outputs that the shortcut of block ``block`` (from 0) of ``depth`` adds."""
         takes_all = self.inputs == "dense" or (self.inputs == "stage" and block == depth - 1)
         return block + 1 if takes_all else 1
 
     def is_maxout(self, block: int, *, depth: int) -> bool:
-        """Say whether block ``block`` takes the maximum; the extra shortcut counts as block ``depth``."""
+        """Return whether block ``block`` takes the maximum; the extra shortcut counts as block ``depth``."""
         last = depth if self.inputs == "extra" else depth - 1
         return self.maxout == "all" or (self.maxout == "stage" and block == last)
 
 
 @dataclass(frozen=True)
 class DropBlock:
-    """Where DropBlock stands, and how much it drops."""
+    """Places of DropBlock, and the share that it drops."""
 
     stages: tuple[int, ...] = ()
-    """Which stages have it, counted from 0, or from the end with negative numbers."""
+    """Stages with DropBlock, counted from 0, or from the end with negative numbers."""
     position: DropBlockPosition = "last"
     """After the last shortcut of the stage, or after every shortcut."""
     probability: float = 0.1
@@ -134,41 +133,41 @@ class DropBlock:
     size: int = 7
     """Height and width of a square at full strength."""
     kind: DropBlockKind = "darknet"
-    """Darknet's rule or the paper's."""
+    """Rule of darknet or of the paper."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words and squares that cannot be dropped."""
         require_choice("drop_block.position", self.position, get_args(DropBlockPosition))
         require_drop_block(self.probability, self.size, self.kind)
 
-    def concerns(self, stage: int, *, stages: int) -> bool:
-        """Say whether stage ``stage`` (from 0) of ``stages`` has it."""
+    def is_in(self, stage: int, *, stages: int) -> bool:
+        """Return whether stage ``stage`` (from 0) of ``stages`` has DropBlock."""
         return stage in self.stages or stage - stages in self.stages
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A whole network up to its classifier."""
+    """Spec of a whole network without its classifier."""
 
     stem: Stem
-    """What stands before the first stage."""
+    """First part, before the stages."""
     block: Block
-    """The block of every stage."""
+    """Block of every stage."""
     stages: tuple[Stage, ...]
-    """The stages, high resolution first."""
+    """Stages, high resolution first."""
     act: ActivationName = "mish"
     """Activation of every convolution that is not linear by definition."""
     fusion: Fusion = field(default_factory=Fusion)
     """Policy of the shortcuts."""
     downsample: Downsample = "conv"
-    """What opens a stage: a strided convolution; or that and a 2x2 max pool side by side, brought together by
-    ``concat`` or ``add``, or kept apart (``split``: the convolution feeds the partial path, the pool the cross
-    path)."""
+    """Start of a stage: a strided convolution (``conv``), or the convolution and a 2x2 max pool side by side. These two
+    are concatenated (``concat``), added (``add``) or kept apart (``split``: the convolution feeds the partial path, the
+    pool the cross path)."""
     drop_block: DropBlock = field(default_factory=DropBlock)
-    """Where DropBlock stands; nowhere by default."""
+    """Places of DropBlock; none by default."""
     pyramid: Pyramid = "none"
-    """How each downsampled map also sees the image: concatenated with the ``avgpool`` or ``reorg3d`` level of its
-    size, or with a 1x1 convolution of the ``avgpool`` level added (``conv_add``)."""
+    """Input pyramid. Each downsampled map is concatenated with the ``avgpool`` or ``reorg3d`` level of its size, or a
+    1x1 convolution of the ``avgpool`` level is added to it (``conv_add``)."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words, an empty network and widths that do not fit."""
@@ -185,14 +184,14 @@ class Backbone:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels that enter each stage, and those that leave the last."""
+        """Return the input channels of each stage, then the output channels of the last."""
         return self.stem.width, *(stage.out for stage in self.stages)
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """How many cells of the image, in each direction, a cell of each stage stands for."""
-        stem = self.stem.stride * (2 if self.stem.pool else 1)
-        return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=stem))[1:]
+        """Return the reduction of each stage: the size of the image divided by the size of its map."""
+        after_stem = self.stem.stride * (2 if self.stem.pool else 1)
+        return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=after_stem))[1:]
 
 
 def with_depths(spec: Backbone, depths: Sequence[int]) -> Backbone:

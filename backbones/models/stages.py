@@ -1,9 +1,10 @@
-"""The parts between image and classifier: the stem and the cross stage (CSP)."""
+"""The stem and the cross stage (CSP): everything between image and classifier."""
 
 import torch
 from torch import Tensor, nn
 
-from backbones.layers import ActivationName, ConvNormAct
+from backbones.layers.activation import ActivationName
+from backbones.layers.conv import ConvNormAct
 from backbones.layers.old_names import accept_old_name
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
@@ -11,13 +12,10 @@ from backbones.models.spec import Backbone, Stem
 
 
 class ConvStem(nn.Module):
-    """One convolution and perhaps a max pool.
-
-    The pool rounds odd sizes up, as darknet's does.
+    """One convolution and an optional max pool that rounds odd sizes up, as darknet's does.
 
     Shape:
-        (N, in_channels, H, W) -> (N, width, H / s, W / s) with s = stride, or twice that with the pool,
-        rounded up
+        (N, in_channels, H, W) -> (N, width, ceil(H / s), ceil(W / s)), s = stride, or twice that with the pool
     """
 
     def __init__(self, in_channels: int, stem: Stem, *, act: ActivationName) -> None:
@@ -31,19 +29,19 @@ class ConvStem(nn.Module):
 
 
 class CrossStage(nn.Module):
-    """Split in two paths, run the blocks on one of them, join the two.
+    """Stage with two paths: blocks on the partial path, one convolution on the cross path, both merged.
 
-    The parts are downsample, join, cross, entry, blocks, last_shortcut, drop, transition and merge. They are defined
-    in the order of darknet's layers, so that ``modules()`` walks a ``.weights`` file.
+    The parts are downsample, join, cross, entry, blocks, last_shortcut, drop, transition and merge. ``modules()``
+    lists them in this order, which is the order of darknet's layers.
 
     Args:
         spec: the network.
-        index: which of its stages, from 0.
-        in_chans: channels of the image; read where the spec has an input pyramid.
+        index: number of the stage, from 0.
+        in_chans: channels of the image; used by an input pyramid only.
 
     Shape:
-        (N, in_channels, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)), or (N, out, H, W) without a downsample; with an
-        input pyramid also the level of the new size, (N, L, ceil(H / 2), ceil(W / 2))
+        (N, in_channels, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)), or (N, out, H, W) without a downsample. With an
+        input pyramid there is a second input, the level of the new size: (N, L, ceil(H / 2), ceil(W / 2))
     """
 
     def __init__(self, spec: Backbone, index: int, *, in_chans: int = 3) -> None:
@@ -55,23 +53,23 @@ class CrossStage(nn.Module):
         self.downsample = create_downsample(spec, index)
         self.join = create_join(spec, index, in_chans)
         self.cross = ConvNormAct(cross, stage.width, kernel=1, act=split_act)
-        self.entry = ConvNormAct(partial, _entry(spec, index), kernel=1, act=split_act)
+        self.entry = ConvNormAct(partial, _entry_width(spec, index), kernel=1, act=split_act)
         self.blocks = nn.ModuleList(_create_blocks(spec, index))
         self.last_shortcut = _create_last_shortcut(spec, index)
-        self.drop = create_drop_block(spec.drop_block) if _drops(spec, index, "last") else nn.Identity()
+        self.drop = create_drop_block(spec.drop_block) if _has_drop_block(spec, index, "last") else nn.Identity()
         self.transition = ConvNormAct(stage.width, stage.width, kernel=1, act=act)
         self.merge = ConvNormAct(2 * stage.width, stage.out, kernel=1, act=act)
-        self.reach = _reach(spec, index)
+        self.history = _count_history(spec, index)
         accept_old_name(self, "fuse", "last_shortcut")
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """Downsample, run both paths, merge [transition, cross]."""
-        for_cross, for_entry = self._open(x, level)
+        for_cross, for_entry = self._split(x, level)
         cross = self.cross(for_cross)
         x = self.transition(self.drop(self._run_blocks(self.entry(for_entry))))
         return self.merge(torch.cat([x, cross], 1))
 
-    def _open(self, x: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _split(self, x: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.downsample(x)
         if self.join is not None:
             x = self.join(x, level)
@@ -82,44 +80,44 @@ class CrossStage(nn.Module):
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
             newest = block(*earlier[: block.sources])
-            # Only what a later shortcut can still reach stays alive.
-            earlier = [newest, *earlier][: self.reach]
+            # Keep only the outputs that a later shortcut adds.
+            earlier = [newest, *earlier][: self.history]
         return earlier[0] if self.last_shortcut is None else self.last_shortcut(*earlier)
 
 
-def _entry(spec: Backbone, index: int) -> int:
+def _entry_width(spec: Backbone, index: int) -> int:
     return spec.stages[index].entry or spec.stages[index].width
 
 
 def _create_blocks(spec: Backbone, index: int) -> list[ResidualBlock]:
     stage, fusion = spec.stages[index], spec.fusion
-    blocks, earlier = [], [_entry(spec, index)]
+    blocks, earlier = [], [_entry_width(spec, index)]
     for number in range(stage.depth):
         sources = earlier[: fusion.sources(number, depth=stage.depth)]
         maxout = fusion.is_maxout(number, depth=stage.depth)
-        drop = create_drop_block(spec.drop_block) if _drops(spec, index, "every") else None
+        drop = create_drop_block(spec.drop_block) if _has_drop_block(spec, index, "every") else None
         blocks.append(create_block(spec.block, stage, sources, act=spec.act, fusion=fusion, maxout=maxout, drop=drop))
         earlier = [stage.width, *earlier]
     return blocks
 
 
 def _create_last_shortcut(spec: Backbone, index: int) -> nn.Module | None:
-    """Build the shortcut after the last block, where the fusion policy has one."""
+    """Build the shortcut after the last block, if the fusion policy has one."""
     if spec.fusion.inputs != "extra":
         return None
     stage = spec.stages[index]
-    channels = (*[stage.width] * stage.depth, _entry(spec, index))
+    channels = (*[stage.width] * stage.depth, _entry_width(spec, index))
     return create_shortcut(channels, spec.fusion, maxout=spec.fusion.is_maxout(stage.depth, depth=stage.depth))
 
 
-def _reach(spec: Backbone, index: int) -> int:
-    """Return how many of the newest outputs some later shortcut can still ask for."""
+def _count_history(spec: Backbone, index: int) -> int:
+    """Return the largest number of earlier outputs that a shortcut of the stage adds."""
     depth = spec.stages[index].depth
     if spec.fusion.inputs == "extra":
         return depth + 1
     return max(spec.fusion.sources(number, depth=depth) for number in range(depth))
 
 
-def _drops(spec: Backbone, index: int, position: str) -> bool:
-    drop_block = spec.drop_block
-    return drop_block.position == position and drop_block.concerns(index, stages=len(spec.stages))
+def _has_drop_block(spec: Backbone, index: int, position: str) -> bool:
+    in_stage = spec.drop_block.is_in(index, stages=len(spec.stages))
+    return in_stage and spec.drop_block.position == position

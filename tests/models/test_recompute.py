@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from backbones.models import CspBackbone
-from backbones.models.recompute import recomputed, spare_statistics
+from backbones.models.recompute import recompute, spare_statistics
 
 
 def train_step(model, x):
@@ -78,7 +78,7 @@ def test_checkpointing_can_be_switched_off_again(tiny_spec):
 def test_dropout_is_drawn_once_for_both_runs():
     module = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
     x = torch.ones(4, 8, requires_grad=True)
-    y = recomputed(module, x)
+    y = recompute(module, x)
     y.sum().backward()
     mask = (y != 0).float() * 2
     torch.testing.assert_close(module[0].weight.grad, mask.T @ x.detach())

@@ -39,7 +39,7 @@ def test_maxout_stands_at_the_end_of_the_stage_or_everywhere(fusion, blocks):
 
 
 def test_drop_block_counts_stages_from_either_end():
-    assert [DropBlock((0, -1)).concerns(stage, stages=4) for stage in range(4)] == [True, False, False, True]
+    assert [DropBlock((0, -1)).is_in(stage, stages=4) for stage in range(4)] == [True, False, False, True]
 
 
 def test_depths_replace_the_number_of_blocks_of_each_stage(tiny_spec):
