@@ -108,21 +108,24 @@ def _require_value(number: float, value: int) -> int:
     return value
 
 
-_ANY_LAYER = {
-    "burnin_update": only(0),
-    "learning_rate": only(1),
-    "dontload": only(0),
-    "onlyforward": only(0),
-    "dont_update": only(0),
-    "stopbackward": only(0),
-    "train_only_bn": only(0),
-    "dontloadscales": only(0),
-    "clip": only(0),
-    "dynamic_minibatch": only(0),
-}
+_UNSUPPORTED_IN_LAYERS = (
+    "burnin_update", "dontload", "onlyforward", "dont_update", "stopbackward", "train_only_bn", "dontloadscales",
+    "clip", "dynamic_minibatch",
+)  # fmt: skip
+_UNSUPPORTED_IN_CONVOLUTIONS = (
+    "cbn", "flipped", "binary", "xnor", "bin_output", "assisted_excitation", "share_index", "dot", "sway", "rotate",
+    "stretch", "stretch_sway", "deform", "coordconv",
+)  # fmt: skip
+_POLICIES = ("constant", "poly", "step", "steps", "exp", "sig", "sigmoid", "random", "sgdr", "custom")
+_TRAINING_FLAGS = (
+    "adam", "grad_centr", "try_fix_nan", "dynamic_minibatch", "use_cuda_graph", "track", "attention", "unsupervised",
+    "contrastive", "show_receptive_field",
+)  # fmt: skip
+_ANY_LAYER = {"learning_rate": only(1), **dict.fromkeys(_UNSUPPORTED_IN_LAYERS, only(0))}
 _STRIDES = {"stride": integer(1), "stride_x": integer(None), "stride_y": integer(None)}
 _POOL = {**_STRIDES, "size": integer(None, high=1024), "padding": integer(None, 0)}
 _TRAINING = {
+    **dict.fromkeys(_TRAINING_FLAGS, flag()),
     "batch": integer(1, high=10**6),
     "subdivisions": integer(1, high=10**6),
     "learning_rate": real(0.001),
@@ -132,9 +135,7 @@ _TRAINING = {
     "max_batches": integer(0, 0, 10**9),
     "burn_in": integer(0, 0, 10**9),
     "power": real(4.0),
-    "policy": word(
-        "constant", "constant", "poly", "step", "steps", "exp", "sig", "sigmoid", "random", "sgdr", "custom"
-    ),
+    "policy": word("constant", *_POLICIES),
     "step": integer(1, high=10**9),
     "steps": reals(),
     "scale": real(1.0),
@@ -142,29 +143,19 @@ _TRAINING = {
     "gamma": real(1.0),
     "batches_per_cycle": integer(0, 0, 10**9),
     "batches_cycle_mult": integer(2, 0),
-    "adam": flag(),
     "b1": real(0.9, 0, 1),
     "b2": real(0.999, 0, 1),
     "eps": real(1e-6),
     "ema_alpha": real(0.0, 0, 1),
     "loss_scale": real(1.0),
-    "grad_centr": flag(),
-    "try_fix_nan": flag(),
     "augment_speed": integer(2, 0),
-    "dynamic_minibatch": flag(),
     "optimized_memory": integer(0, 0),
     "workspace_size_limit_mb": integer(1024, 0),
-    "use_cuda_graph": flag(),
-    "track": flag(),
     "time_steps": integer(1),
-    "attention": flag(),
     "adversarial_lr": real(0.0),
-    "unsupervised": flag(),
-    "contrastive": flag(),
     "weights_reject_freq": integer(0, 0),
     "sequential_subdivisions": integer(1),
     "init_sequential_subdivisions": integer(1),
-    "show_receptive_field": flag(),
     "max_chart_loss": real(20.0),
     "equidistant_point": integer(0, 0, 10**9),
     "badlabels_rejection_percentage": real(0.0),
@@ -210,10 +201,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "batch_normalize": flag(),
         "activation": word("logistic", *ACTIVATIONS),
         "antialiasing": integer(0, 0, 2),
-        "cbn": only(0),
-        "flipped": only(0),
-        **{name: only(0) for name in ("binary", "xnor", "bin_output", "assisted_excitation", "share_index")},
-        **{name: only(0) for name in ("dot", "sway", "rotate", "stretch", "stretch_sway", "deform", "coordconv")},
+        **dict.fromkeys(_UNSUPPORTED_IN_CONVOLUTIONS, only(0)),
     },
     "maxpool": {
         **_ANY_LAYER,

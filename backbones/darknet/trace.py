@@ -210,12 +210,12 @@ class _Functions(TorchFunctionMode):
         if self.record.depth == 0:
             if func in (torch.cat, torch.concat):
                 self.record.route([self.record.number(x) for x in args[0]], output)
-            elif func in _SUMS:
+            elif func in _ADDITIONS:
                 _trace_sum(self.record, args[0], args[1], output)
         return output
 
 
-_SUMS = (torch.add, Tensor.add, Tensor.__add__)
+_ADDITIONS = (torch.add, Tensor.add, Tensor.__add__)
 
 
 def _trace_sum(record: _Record, a: Tensor, b: Tensor, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Activations by the name that darknet gives them."""
+"""Activations by their names in darknet."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -11,15 +11,14 @@ ActivationName = Literal["linear", "relu", "leaky", "mish", "swish", "prelu", "p
 
 
 def create_activation(name: ActivationName, channels: int | None = None, *, inplace: bool = True) -> nn.Module:
-    """Build the element-wise activation called ``name``.
+    """Build the element-wise activation ``name``.
 
     Args:
         name: ``linear`` (identity), ``relu``, ``leaky`` (slope 0.1), ``mish``, ``swish``, ``prelu`` (one
             learned slope) or ``prelu_channel`` (one learned slope for each channel).
-        channels: channels of the input; read by ``prelu_channel`` only.
-        inplace: let ``relu`` and ``leaky`` overwrite their input. Their gradient can be computed from the
-            output, so this saves one activation map. The others need their input for backward and ignore the
-            flag.
+        channels: channels of the input; used by ``prelu_channel`` only.
+        inplace: let ``relu`` and ``leaky`` overwrite their input, which saves one activation map. The others need
+            their input for backward and ignore the flag.
 
     Shape:
         (N, C, ...) -> (N, C, ...)
@@ -31,7 +30,7 @@ def create_activation(name: ActivationName, channels: int | None = None, *, inpl
     return _BUILDERS[name](channels, inplace)
 
 
-def _prelu_channel(channels: int | None) -> nn.Module:
+def _create_prelu_channel(channels: int | None) -> nn.Module:
     if channels is None:
         raise ValueError("act='prelu_channel' has one slope for each channel: channels must be given")
     return nn.PReLU(channels)
@@ -44,5 +43,5 @@ _BUILDERS: dict[ActivationName, Callable[[int | None, bool], nn.Module]] = {
     "mish": lambda _channels, _inplace: nn.Mish(),
     "swish": lambda _channels, _inplace: nn.SiLU(),
     "prelu": lambda _channels, _inplace: nn.PReLU(),
-    "prelu_channel": lambda channels, _inplace: _prelu_channel(channels),
+    "prelu_channel": lambda channels, _inplace: _create_prelu_channel(channels),
 }

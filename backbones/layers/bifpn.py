@@ -1,4 +1,4 @@
-"""BiFPN: feature maps of several sizes, mixed top-down and bottom-up with weighted shortcuts (arXiv 1911.09070)."""
+"""BiFPN (arXiv 1911.09070): feature maps of several sizes, mixed top-down and bottom-up with weighted shortcuts."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,18 +16,19 @@ FusionNormalization = Literal["relu", "softmax", "sigmoid"]
 
 
 class BiFpn(nn.Module):
-    """One weighted BiFPN block, for P3 to P5 of a detector or any other row of levels.
+    """One weighted BiFPN block, for P3 to P5 of a detector or any other levels.
 
-    Top-down, each level adds the enlarged result of the next smaller one; bottom-up, each level adds its input, its
-    top-down result and the shrunk result of the next larger one. Every sum is a `WeightedShortcut`, followed by a 3x3
-    convolution. Maps are enlarged by repeating cells and shrunk by a 3/2 max pool, to exactly the size of their
-    neighbour, so any size of image will do. Blocks can be stacked: the result is a row of ``width`` channels again.
+    Top-down, each level adds the enlarged result of the next smaller level. Bottom-up, each level adds its input, its
+    top-down result and the shrunk result of the next larger level. Every sum is a `WeightedShortcut`, followed by a 3x3
+    convolution. Maps are enlarged by repeating cells and shrunk by a 3x3 max pool of stride 2, to exactly the size of
+    the next level, so any size of image is accepted. Blocks can be stacked.
 
     Args:
-        in_channels: channels of each level, large maps first; at least two. Levels of another width than ``width``
-            first pass a 1x1 convolution without activation.
+        in_channels: channels of each level, large maps first; at least two levels. A level of another width than
+            ``width`` first passes a linear 1x1 convolution.
         width: channels of every result.
-        normalization: how fusion weights become shares: ``relu`` is the paper's fast fusion, ``softmax`` its slow one.
+        normalization: rule that turns fusion weights into shares: ``relu`` is the paper's fast fusion, ``softmax`` its
+            slow one.
         weights_type: one weight for each input, or one for each input and channel.
         act: activation of the 3x3 convolutions.
 
@@ -35,7 +36,7 @@ class BiFpn(nn.Module):
         for each level j: (N, in_channels[j], H_j, W_j) -> (N, width, H_j, W_j), H_j+1 = ceil(H_j / 2)
 
     Raises:
-        ValueError: fewer than two levels; when called, another number of maps.
+        ValueError: there are fewer than two levels, or a call has another number of maps.
     """
 
     def __init__(
@@ -56,26 +57,26 @@ class BiFpn(nn.Module):
             return _Node(shortcut, ConvNormAct(width, width, kernel=3, act=act))
 
         inner = len(in_channels) - 2
-        self.laterals = nn.ModuleList(_lateral(channels, width) for channels in in_channels)
+        self.laterals = nn.ModuleList(_create_lateral(channels, width) for channels in in_channels)
         self.top_down = nn.ModuleList(node(2) for _ in range(inner + 1))
         self.bottom_up = nn.ModuleList([*(node(3) for _ in range(inner)), node(2)])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Mix the levels, given and returned large maps first."""
+        """Mix the levels. Inputs and results have large maps first."""
         if len(features) != len(self.laterals):
             raise ValueError(f"the BiFPN has {len(self.laterals)} levels, not {len(features)}")
         inputs = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
         return self._run_bottom_up(inputs, self._run_top_down(inputs))
 
     def _run_top_down(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Return the result of every level but the smallest."""
+        """Return the results of all levels except the smallest."""
         results = [inputs[-1]]
         for node, x in zip(reversed(self.top_down), reversed(inputs[:-1]), strict=True):
             results.insert(0, node(x, F.interpolate(results[0], size=x.shape[2:], mode="nearest")))
         return results[:-1]
 
     def _run_bottom_up(self, inputs: list[Tensor], top_down: list[Tensor]) -> list[Tensor]:
-        """Return the result of every level; that of the largest is its top-down result."""
+        """Return the results of all levels. The largest one keeps its top-down result."""
         results, inner = [top_down[0]], [(x,) for x in top_down[1:]]
         for node, x, between in zip(self.bottom_up, inputs[1:], [*inner, ()], strict=True):
             results.append(node(x, *between, darknet_max_pool2d(results[-1], 3, 2)))
@@ -83,7 +84,7 @@ class BiFpn(nn.Module):
 
 
 class _Node(nn.Module):
-    """Add maps of one size and convolve the sum."""
+    """Weighted sum of maps of one size, then a convolution."""
 
     def __init__(self, shortcut: WeightedShortcut, conv: ConvNormAct) -> None:
         super().__init__()
@@ -95,5 +96,5 @@ class _Node(nn.Module):
         return self.conv(self.shortcut(*inputs))
 
 
-def _lateral(channels: int, width: int) -> nn.Module:
+def _create_lateral(channels: int, width: int) -> nn.Module:
     return nn.Identity() if channels == width else ConvNormAct(channels, width, kernel=1, act="linear")

@@ -1,4 +1,4 @@
-"""Refuse a word that is not among the known ones, naming the option and the nearest choices."""
+"""The check of a word against the known choices, with an error that names the option and the nearest choices."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from backbones.errors import did_you_mean
 
 
 def require_choice(option: str, value: object, choices: Iterable[str]) -> None:
-    """Raise `ValueError` unless ``value`` is one of ``choices``; ``option`` is named as the culprit."""
+    """Raise `ValueError` that names ``option``, unless ``value`` is one of ``choices``."""
     known = tuple(choices)
     if value not in known:
         hint = did_you_mean(str(value), known)

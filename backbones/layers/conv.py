@@ -1,4 +1,4 @@
-"""The unit every network here is made of: convolution, batch normalization, activation."""
+"""The unit of every network here: convolution, batch normalization, activation."""
 
 import math
 
@@ -9,11 +9,11 @@ from backbones.layers.activation import ActivationName, create_activation
 
 
 class ConvNormAct(nn.Module):
-    """A convolution without bias, `BatchNorm2d` and an activation: darknet's ``[convolutional]``.
+    """Convolution without bias, `BatchNorm2d` and activation: darknet's ``[convolutional]``.
 
-    The padding is ``kernel // 2``, so a stride of 1 keeps the size and a stride of 2 halves it (rounded up)
-    for every odd kernel. Running statistics move by ``bn_momentum`` at each step: darknet's GPU code keeps
-    0.99 of the old value; `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
+    The padding is ``kernel // 2``. With an odd kernel, a stride of 1 keeps the size, and a stride of 2 halves it and
+    rounds up. ``bn_momentum`` is the share of the new batch in the running statistics, 0.01 in darknet's GPU code;
+    `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) for an odd kernel

@@ -1,4 +1,4 @@
-"""DropBlock: whole squares of a feature map are zeroed in training, more and larger ones as it proceeds."""
+"""DropBlock: in training, whole squares of a feature map are set to zero, with a strength that grows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ DropBlockKind = Literal["darknet", "paper"]
 
 
 class DropBlock2d(nn.Module):
-    """Zero squares of the input while training; the identity at inference.
+    """Layer that zeroes squares of its input in training, and is the identity at inference.
 
-    Probability and size follow the progress of the training, a number from 0 to 1 that the trainer sets with
+    Probability and size follow the progress of the training, a number from 0 to 1. The trainer sets it with
     `set_drop_block_progress`; until then it is 1, the full strength. Random numbers come from torch's generator.
 
     Args:
         probability: share of cells to drop at full strength.
-        block_size: height and width of a square in cells; a smaller map bounds it.
-        relative_size: the size as a share of the map's shorter side, in place of ``block_size``.
-        kind: ``darknet``: at most one square in each channel, a scale for each sample, probability and size
-            grow over the first 85 % of the training (see `drop_block_2d`). ``paper``: any number of squares, one
-            scale for the batch, only the probability grows, to the end (see `paper_drop_block_2d`).
+        block_size: height and width of a square in cells, at most the size of the map.
+        relative_size: size of a square as a share of the map's shorter side, in place of ``block_size``.
+        kind: ``darknet``: at most one square in each channel, one scale for each sample; probability and size grow
+            over the first 85 % of the training (see `drop_block_2d`). ``paper``: any number of squares, one scale for
+            the batch; only the probability grows, over the whole training (see `paper_drop_block_2d`).
 
     Shape:
         (N, C, H, W) -> the same
 
     Raises:
-        ValueError: a probability outside [0, 1), a size below 1 or a share outside (0, 1], an unknown kind.
+        ValueError: the probability is outside [0, 1), the size below 1, the share outside (0, 1], or the kind unknown.
     """
 
     progress: Tensor
@@ -52,36 +52,36 @@ class DropBlock2d(nn.Module):
         self.block_size = block_size
         self.relative_size = relative_size
         self.kind: DropBlockKind = kind
-        # A tensor, so that a compiled network is not compiled again at each step; not part of a checkpoint.
+        # A tensor, so that a compiled network is not compiled again at each step. It is not part of a checkpoint.
         self.register_buffer("progress", torch.ones(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop squares, in training only."""
+        """Drop squares if in training."""
         if not self.training:
             return x
         rule = _RULES[self.kind]
         ramp = drop_block_ramp(self.progress, rule.ramp)
         random = torch.rand(x.shape, device=x.device)
-        return rule.drop(x, random, self.probability * ramp, self._size(x) * (ramp if rule.size_grows else 1))
+        return rule.drop(x, random, self.probability * ramp, self._find_size(x) * (ramp if rule.size_grows else 1))
 
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         size = self.block_size if self.relative_size is None else f"{self.relative_size} of the shorter side"
         return f"probability={self.probability}, block_size={size}, kind={self.kind}"
 
-    def _size(self, x: Tensor) -> float:
+    def _find_size(self, x: Tensor) -> float:
         return self.block_size if self.relative_size is None else self.relative_size * min(x.shape[2:])
 
 
 def set_drop_block_progress(model: nn.Module, progress: float) -> None:
-    """Tell every `DropBlock2d` in ``model`` which share of the training is done, from 0 to 1."""
+    """Set the share of the training that is done, from 0 to 1, in every `DropBlock2d` of ``model``."""
     for module in model.modules():
         if isinstance(module, DropBlock2d):
             module.progress.fill_(progress)
 
 
 def drop_block_ramp(progress: Tensor, share: float) -> Tensor:
-    """Grow linearly from 0 to 1 over the first ``share`` of the training.
+    """Return the strength, which grows linearly from 0 to 1 over the first ``share`` of the training.
 
     Shape:
         () -> ()
@@ -90,23 +90,24 @@ def drop_block_ramp(progress: Tensor, share: float) -> Tensor:
 
 
 def drop_block_2d(x: Tensor, random: Tensor, probability: Tensor | float, block_size: Tensor | float) -> Tensor:
-    """Zero at most one square in each channel and scale up what is left of the sample: darknet's rule.
+    """Zero at most one square in each channel and scale up the rest of the sample: darknet's rule.
 
-    A square is triggered with the chance ``probability / size^2`` at each cell, the cell with the smallest random
-    number wins. Its corner is there, or, too near the right or lower edge, as much further left or up as the map is
-    longer than the square. A sample is multiplied by cells / (cells left), all its channels together.
+    Each cell starts a square with the chance ``probability / size^2``; in each channel only the cell with the smallest
+    random number may. The cell is the upper left corner of the square. If the square would cross the lower or right
+    edge, its corner moves up or left by the length of the map minus the size. Each sample is multiplied by its number
+    of cells divided by the number of cells left, counted over all channels.
 
     Args:
         x: feature maps.
         random: uniform numbers in [0, 1), one for each cell.
-        probability: of dropping a cell, before overlap with the map's edge.
+        probability: chance to drop a cell.
         block_size: height and width of a square; rounded down, then at least 1 and at most H and W.
 
     Shape:
         x (N, C, H, W), random (N, C, H, W) -> (N, C, H, W)
     """
-    size = _whole(block_size, x)
-    dropped, cells = _darknet_blocks(random, probability, size), x[0].numel()
+    size = _clamp_size(block_size, x)
+    dropped, cells = _mark_squares(random, probability, size), x[0].numel()
     left = cells - size**2 * dropped.flatten(2).any(2).sum(1)
     scale = cells / left.clamp(min=1)
     return x * (~dropped * scale[:, None, None, None]).to(x.dtype)
@@ -115,8 +116,9 @@ def drop_block_2d(x: Tensor, random: Tensor, probability: Tensor | float, block_
 def paper_drop_block_2d(x: Tensor, random: Tensor, probability: Tensor | float, block_size: float) -> Tensor:
     """Zero squares around any number of cells and scale up the batch: DropBlock, arXiv 1810.12890, algorithm 1.
 
-    The chance of a cell to start a square is ``probability / size^2``, raised by the share of cells at which a whole
-    square fits. The result is multiplied by cells / (cells left), counted over the batch.
+    Each cell where a whole square fits starts one with the chance ``probability / size^2``, divided by the share of
+    such cells. The result is multiplied by the number of cells divided by the number of cells left, counted over the
+    batch.
 
     Shape:
         x (N, C, H, W), random (N, C, H, W) -> (N, C, H, W)
@@ -132,7 +134,7 @@ def paper_drop_block_2d(x: Tensor, random: Tensor, probability: Tensor | float, 
 
 
 def require_drop_block(probability: float, block_size: int, kind: str) -> None:
-    """Raise `ValueError` unless such squares can be dropped."""
+    """Raise `ValueError` unless squares of this kind, size and probability can be dropped."""
     require_choice("drop_block.kind", kind, get_args(DropBlockKind))
     if not 0 <= probability < 1:
         raise ValueError(f"drop_block.probability={probability} must lie in [0, 1)")
@@ -146,6 +148,7 @@ class _Rule:
     ramp: float
     """Share of the training over which the strength grows."""
     size_grows: bool
+    """Whether the size of the squares grows as well."""
 
 
 _RULES: dict[DropBlockKind, _Rule] = {
@@ -154,21 +157,29 @@ _RULES: dict[DropBlockKind, _Rule] = {
 }
 
 
-def _whole(block_size: Tensor | float, x: Tensor) -> Tensor:
+def _clamp_size(block_size: Tensor | float, x: Tensor) -> Tensor:
     size = torch.as_tensor(block_size, device=x.device)
     return size.to(torch.int64).clamp(1, min(x.shape[2:]))
 
 
-def _darknet_blocks(random: Tensor, probability: Tensor | float, size: Tensor) -> Tensor:
-    """Mark the dropped cells: (N, C, H, W) of bool."""
+def _mark_squares(random: Tensor, probability: Tensor | float, size: Tensor) -> Tensor:
+    """Return a mask of the dropped cells.
+
+    Shape:
+        (N, C, H, W) -> the same, bool
+    """
     height, width = random.shape[2:]
     smallest, cell = random.flatten(2).min(2)
-    rows = _span(cell // width, size, height) & (smallest < probability / size**2)[..., None]
-    return rows[..., :, None] & _span(cell % width, size, width)[..., None, :]
+    rows = _mark_span(cell // width, size, height) & (smallest < probability / size**2)[..., None]
+    return rows[..., :, None] & _mark_span(cell % width, size, width)[..., None, :]
 
 
-def _span(start: Tensor, size: Tensor, length: int) -> Tensor:
-    """Mark the cells that a square from ``start`` on covers along one axis: (N, C) -> (N, C, length)."""
+def _mark_span(start: Tensor, size: Tensor, length: int) -> Tensor:
+    """Return a mask of the cells that a square covers along one axis.
+
+    Shape:
+        start (N, C) -> (N, C, length), bool
+    """
     last = length - size
     first = torch.minimum(torch.where(start > last, start - last, start), last)[..., None]
     cells = torch.arange(length, device=start.device)

@@ -1,4 +1,4 @@
-"""Folding for inference: batch normalization into the convolution before it, fusion weights into their shares."""
+"""Folding for inference: batch normalization goes into the convolution before it, fusion weights become shares."""
 
 import copy
 from typing import Any
@@ -8,36 +8,36 @@ from torch import Tensor, nn
 
 from backbones.layers.shortcut import WeightedShortcut
 
+_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+"""Classes that are folded. Subclasses are not: that of timm holds an activation."""
+
 
 @torch.no_grad()
 def fuse(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` for inference without batch normalization and without normalized fusion weights.
 
-    The copy computes the same up to rounding, faster. It is in evaluation mode and cannot be trained on as the
-    original: its statistics are gone. Folding is done in float64.
+    The copy computes the same up to rounding, but faster. It is in evaluation mode. Training cannot go on with it as
+    with the original, because its statistics are gone. Folding is done in float64.
 
     Args:
-        model: one of ours or from a cfg. In any other network a convolution or linear layer is folded where its unit
-            has it as ``conv`` or ``fc`` and a plain batch normalization as ``bn``; the rest stays as it is.
+        model: one of our backbones, a network from a cfg, or any other network. In any other network only modules with
+            a layer ``conv`` or ``fc`` and a plain batch normalization ``bn`` are folded.
 
     Shape:
-        that of ``model``
+        as for ``model``
     """
     fused = copy.deepcopy(model).eval()
     for module in list(fused.modules()):
         if isinstance(module, WeightedShortcut):
             fold_shares(module)
-        elif type(getattr(module, "bn", None)) in (
-            nn.BatchNorm1d,
-            nn.BatchNorm2d,
-        ):  # timm's subclass holds an activation
+        elif type(getattr(module, "bn", None)) in _PLAIN_NORMS:
             _fold_unit(module)
     return fused
 
 
 @torch.no_grad()
 def fold_shares(shortcut: WeightedShortcut) -> None:
-    """Replace raw fusion weights by their shares, in place; the normalization is then ``none``."""
+    """Replace raw fusion weights by their shares in place; the normalization becomes ``none``."""
     shares = shortcut.effective_weights()
     if shortcut.weight is not None and shares is not None:
         shortcut.weight.copy_(shares)
@@ -45,8 +45,8 @@ def fold_shares(shortcut: WeightedShortcut) -> None:
         shortcut.fusion_gradient = "true"
 
 
-def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
-    """Return the weight and bias that do what a layer and the batch normalization behind it do.
+def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """Return the weight and bias of one layer that replaces a layer and its batch normalization.
 
     Shape:
         weight (out, ...), bias (out,) or None -> the same two
@@ -54,8 +54,8 @@ def folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tens
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     start = torch.zeros_like(scale) if bias is None else bias.double()
     shift = norm.bias.double() + (start - norm.running_mean.double()) * scale
-    rows = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return (weight.double() * rows).to(weight.dtype), shift.to(weight.dtype)
+    factor = scale.reshape(-1, *[1] * (weight.dim() - 1))
+    return (weight.double() * factor).to(weight.dtype), shift.to(weight.dtype)
 
 
 def _fold_unit(unit: Any) -> None:
@@ -63,7 +63,7 @@ def _fold_unit(unit: Any) -> None:
     layer = getattr(unit, "conv", None) or getattr(unit, "fc", None)
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         return
-    weight, bias = folded(layer.weight, layer.bias, unit.bn)
+    weight, bias = fold_norm(layer.weight, layer.bias, unit.bn)
     layer.weight.copy_(weight)
     layer.bias = nn.Parameter(bias)
     unit.bn = nn.Identity()

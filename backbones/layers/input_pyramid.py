@@ -1,4 +1,4 @@
-"""The input pyramid: the image at half, a quarter, ... of its size, for later stages to see."""
+"""Input pyramid: the image at a half, a quarter, ... of its size, as an input of later stages."""
 
 from typing import Literal, get_args
 
@@ -13,19 +13,19 @@ PyramidKind = Literal["avgpool", "reorg3d"]
 
 
 def input_pyramid(image: Tensor, levels: int, kind: PyramidKind = "avgpool") -> list[Tensor]:
-    """Halve the image again and again, rounding odd sizes up as strided convolutions do.
+    """Halve the image repeatedly. Odd sizes are rounded up, as strided convolutions do.
 
     Args:
         image: the network's input.
-        levels: how often to halve.
-        kind: ``avgpool`` averages 2x2 cells (at an odd edge, those there are) and keeps the channels; ``reorg3d``
-            keeps every cell and has four times the channels at each level (an odd edge is filled with zeros).
+        levels: number of halvings.
+        kind: ``avgpool`` averages 2x2 cells, or the cells that an odd edge has, and keeps the channels. ``reorg3d``
+            keeps every cell and has four times the channels at each level; an odd edge is filled with zeros.
 
     Shape:
         (N, C, H, W) -> for k = 1 ... levels: (N, C or C * 4^k, ceil(H / 2^k), ceil(W / 2^k))
     """
     require_choice("pyramid", kind, get_args(PyramidKind))
-    halve = {"avgpool": _averaged, "reorg3d": _rearranged}[kind]
+    halve = {"avgpool": _halve_by_average, "reorg3d": _halve_by_reorg}[kind]
     maps = [image]
     for _ in range(levels):
         maps.append(halve(maps[-1]))
@@ -59,10 +59,10 @@ class InputPyramid(nn.Module):
         return f"levels={self.levels}, kind={self.kind}"
 
 
-def _averaged(x: Tensor) -> Tensor:
+def _halve_by_average(x: Tensor) -> Tensor:
     return local_avg_pool2d(x, 2)
 
 
-def _rearranged(x: Tensor) -> Tensor:
+def _halve_by_reorg(x: Tensor) -> Tensor:
     bottom, right = x.shape[2] % 2, x.shape[3] % 2
     return reorg3d(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, 2)

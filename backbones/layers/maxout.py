@@ -1,4 +1,4 @@
-"""Maxout: the largest of several channels in place of their sum (darknet's ``[route]`` and ``maxpool_depth``)."""
+"""Maxout: the maximum of several channels in place of their sum (darknet's ``[route]`` and ``maxpool_depth``)."""
 
 from collections.abc import Sequence
 
@@ -8,36 +8,36 @@ from torch import Tensor, nn
 
 
 def maxout(x: Tensor, out_channels: int) -> Tensor:
-    """Output channel g is the largest of the input channels g, g + out_channels, g + 2 out_channels, ...
+    """Return in channel g the maximum of the input channels g, g + out_channels, g + 2 out_channels, ...
 
-    The channels need not divide evenly: then the last outputs choose among one channel less. This is darknet's
-    ``[maxpool] maxpool_depth=1``.
+    This is darknet's ``[maxpool] maxpool_depth=1``. If ``out_channels`` does not divide the channels of the input, the
+    last output channels have one input channel less.
 
     Shape:
         (N, C, H, W) -> (N, out_channels, H, W) with C >= out_channels
 
     Raises:
-        ValueError: ``out_channels`` lies outside [1, C]: an output would have nothing to choose from.
+        ValueError: ``out_channels`` is outside [1, C]: an output channel would have no input.
     """
     if not 1 <= out_channels <= x.shape[1]:
         raise ValueError(f"out_channels={out_channels} must lie in [1, {x.shape[1]}], the channels of the input")
     missing = -x.shape[1] % out_channels
     full = F.pad(x, (0, 0, 0, 0, 0, missing), value=-torch.inf) if missing else x
-    # max over a dimension sends the gradient to one winner; amax would split it among equals.
+    # max over a dimension gives the gradient to one of equal inputs; amax would divide it among them.
     return full.unflatten(1, (-1, out_channels)).max(1).values
 
 
 class Maxout(nn.Module):
-    """The element-wise maximum of feature maps of one resolution.
+    """Element-wise maximum of feature maps of one resolution.
 
-    The first input defines the width. All have that width but the last, which may be narrower and then takes part
-    in the first channels only; anywhere else it would shift the channels behind it.
+    All inputs have the width of the first one, but the last may be narrower. It then takes part in the first channels
+    only. A narrower input elsewhere would shift the channels after it.
 
     Shape:
         (N, channels[j], H, W) for each j -> (N, channels[0], H, W)
 
     Raises:
-        ValueError: fewer than two inputs, or widths that do not fit; when called, inputs of other widths.
+        ValueError: there are fewer than two inputs, or their widths do not fit.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class Maxout(nn.Module):
             )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Take the largest of the inputs, given in the order of ``channels``."""
+        """Return the maximum of the inputs, which have the order of ``channels``."""
         widths = tuple(x.shape[1] for x in inputs)
         if widths != self.channels:
             raise ValueError(f"maxout of {self.channels} channels got inputs of {widths} channels")

@@ -1,4 +1,4 @@
-"""Pooling with darknet's windows: the padding is shared out left and right, cells outside never count."""
+"""Pooling with darknet's windows: the padding is divided between both sides, and cells outside do not count."""
 
 import torch
 import torch.nn.functional as F
@@ -8,38 +8,39 @@ from torch import Tensor, nn
 def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Take the largest valid cell of each window: darknet's ``[maxpool]``.
 
-    Window i covers the cells from ``i * stride - padding // 2`` on, so ``padding`` is the total of both sides: 2/2
-    rounds odd sizes up, an odd size at stride 1 keeps the size, and 4/4 starts one cell outside.
+    Window i starts at cell ``i * stride - padding // 2``, so ``padding`` is the total of both sides. With size 2
+    and stride 2, odd sizes are rounded up. An odd size with stride 1 keeps the size of the map.
 
     Args:
         x: feature maps.
         size: height and width of a window.
         stride: step between windows; ``size`` if None.
-        padding: cells added to height and to width; ``size - 1`` if None. 0 leaves out cells that fill no window.
+        padding: cells added to the height and to the width; ``size - 1`` if None. With 0, cells that do not fill a
+            window are left out.
 
     Shape:
         (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
 
     Raises:
-        ValueError: sizes below 1, more padding than windows can reach over, or a map smaller than one window.
+        ValueError: a size is below 1, a window would be only padding, or the map is smaller than one window.
     """
-    stride, padding = _geometry(size, stride, padding)
-    return F.max_pool2d(_framed(x, size, stride, padding, fill=-torch.inf), size, stride)
+    stride, padding = _resolve_geometry(size, stride, padding)
+    return F.max_pool2d(_pad_to_windows(x, size, stride, padding, fill=-torch.inf), size, stride)
 
 
 def local_avg_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Average the valid cells of each window: darknet's ``[local_avgpool]``.
 
-    Same windows as `darknet_max_pool2d`; a window at the edge divides by the cells that it has.
+    The windows are those of `darknet_max_pool2d`. A window at the edge divides by its number of valid cells.
 
     Shape:
         (N, C, H, W) -> (N, C, H', W') with H' = (H + padding - size) // stride + 1
     """
-    stride, padding = _geometry(size, stride, padding)
-    framed = _framed(x, size, stride, padding, fill=0.0)
+    stride, padding = _resolve_geometry(size, stride, padding)
+    framed = _pad_to_windows(x, size, stride, padding, fill=0.0)
     if framed is x:
         return F.avg_pool2d(x, size, stride)
-    valid = _framed(torch.ones_like(x[:1, :1]), size, stride, padding, fill=0.0)
+    valid = _pad_to_windows(torch.ones_like(x[:1, :1]), size, stride, padding, fill=0.0)
     total, cells = (F.avg_pool2d(part, size, stride, divisor_override=1) for part in (framed, valid))
     return total / cells
 
@@ -54,7 +55,7 @@ class DarknetMaxPool2d(nn.Module):
     def __init__(self, size: int, stride: int | None = None, padding: int | None = None) -> None:
         super().__init__()
         self.size = size
-        self.stride, self.padding = _geometry(size, stride, padding)
+        self.stride, self.padding = _resolve_geometry(size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Take the largest cell of each window."""
@@ -77,7 +78,7 @@ class LocalAvgPool2d(DarknetMaxPool2d):
         return local_avg_pool2d(x, self.size, self.stride, self.padding)
 
 
-def _geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, int]:
+def _resolve_geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, int]:
     stride = size if stride is None else stride
     padding = size - 1 if padding is None else padding
     if size < 1 or stride < 1:
@@ -87,15 +88,15 @@ def _geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, 
     return stride, padding
 
 
-def _framed(x: Tensor, size: int, stride: int, padding: int, *, fill: float) -> Tensor:
-    """Add and cut away cells so that the windows start at the first one and end with the last."""
-    top, bottom = _margins(x.shape[2], size, stride, padding)
-    left, right = _margins(x.shape[3], size, stride, padding)
+def _pad_to_windows(x: Tensor, size: int, stride: int, padding: int, *, fill: float) -> Tensor:
+    """Add or remove cells at the edges so that the windows cover the map exactly."""
+    top, bottom = _find_margins(x.shape[2], size, stride, padding)
+    left, right = _find_margins(x.shape[3], size, stride, padding)
     margins = (left, right, top, bottom)
     return F.pad(x, margins, value=fill) if any(margins) else x
 
 
-def _margins(length: int, size: int, stride: int, padding: int) -> tuple[int, int]:
+def _find_margins(length: int, size: int, stride: int, padding: int) -> tuple[int, int]:
     windows = (length + padding - size) // stride + 1
     if windows < 1:
         raise ValueError(f"pooling size={size}, padding={padding} does not fit into a length of {length}")

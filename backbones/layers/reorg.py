@@ -1,13 +1,13 @@
-"""Space to depth and back, in darknet's orders of channels."""
+"""Space to depth and back, with darknet's orders of channels."""
 
 from torch import Tensor, nn
 
 
 def reorg3d(x: Tensor, stride: int) -> Tensor:
-    """Move each ``stride`` x ``stride`` block of cells into channels; the offset in the block counts slowest.
+    """Move each ``stride`` x ``stride`` block of cells into channels: darknet's ``[reorg3d]``.
 
-    Output channel (dy * stride + dx) * C + c holds the cells (y * stride + dy, x * stride + dx) of channel c. This
-    is darknet's ``[reorg3d]`` (and TensorFlow's order); torch's pixel_unshuffle lets the channel count slowest.
+    Output channel (dy * stride + dx) * C + c holds the cells (y * stride + dy, x * stride + dx) of channel c. This is
+    the order of TensorFlow; torch's pixel_unshuffle has output channel (c * stride + dy) * stride + dx.
 
     Shape:
         (N, C, H, W) -> (N, C * stride^2, H / stride, W / stride)
@@ -23,7 +23,7 @@ def reorg3d(x: Tensor, stride: int) -> Tensor:
 
 
 def inverse_reorg3d(x: Tensor, stride: int) -> Tensor:
-    """Undo `reorg3d`. In a cfg this is ``[reorg] reverse=1``, not ``[reorg3d] reverse=1``.
+    """Compute the inverse of `reorg3d`. In a cfg this is ``[reorg] reverse=1``, not ``[reorg3d] reverse=1``.
 
     Shape:
         (N, C, H, W) -> (N, C / stride^2, H * stride, W * stride)
@@ -37,10 +37,10 @@ def inverse_reorg3d(x: Tensor, stride: int) -> Tensor:
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
-    """Compute what darknet's old ``[reorg]`` does: `reorg3d` of the input read in a wrong shape.
+    """Compute darknet's old ``[reorg]``: `reorg3d` of the input, read in a wrong shape.
 
-    The memory of the input is taken for (C / stride^2, H * stride, W * stride), so cells of different places end up
-    beside each other; networks trained with it need it so.
+    The memory of the input is read as (C / stride^2, H * stride, W * stride), which mixes cells of different places.
+    Networks that were trained with it need it.
 
     Shape:
         (N, C, H, W) -> (N, C * stride^2, H / stride, W / stride)
@@ -57,10 +57,10 @@ def reorg(x: Tensor, stride: int) -> Tensor:
 
 
 def reversed_reorg3d(x: Tensor, stride: int) -> Tensor:
-    """Compute what darknet's ``[reorg3d] reverse=1`` does: `inverse_reorg3d` of the input read in a wrong shape.
+    """Compute darknet's ``[reorg3d] reverse=1``: `inverse_reorg3d` of the input, read in a wrong shape.
 
-    It has the shape of the inverse but mixes places, since darknet starts from the output's size. `inverse_reorg3d`
-    is the true inverse.
+    The result has the shape of the inverse, but cells of different places are mixed, because darknet starts from the
+    size of the output. `inverse_reorg3d` is the true inverse.
 
     Shape:
         (N, C, H, W) -> (N, C / stride^2, H * stride, W * stride)

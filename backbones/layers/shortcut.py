@@ -1,4 +1,4 @@
-"""The shortcut: a sum of feature maps, plain or with learned weights (darknet issue #4662)."""
+"""Shortcut: the sum of feature maps, plain or with learned weights (darknet issue #4662)."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
@@ -15,43 +15,42 @@ Normalization = Literal["none", "relu", "softmax", "sigmoid"]
 FusionGradient = Literal["true", "darknet"]
 
 EPSILON = 1e-4
-"""Added once to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
+"""Term added to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
 
 MIN_WEIGHT = 1e-3
-"""The relu normalization lifts smaller fusion weights to this (darknet's GPU code since March 2020)."""
+"""Lower bound of fusion weights in the relu normalization (darknet's GPU code since March 2020)."""
 
 
 class WeightedShortcut(nn.Module):
-    """Add feature maps of one resolution, each multiplied by its effective weight, then activate.
+    """Sum of feature maps of one resolution, each multiplied by its effective weight, then an activation.
 
-    The first input is the layer just before; it defines the width of the output. A narrower input adds to the
-    first channels only, of a wider one only the first channels are taken. The raw parameter ``weight`` has
-    one row for each input and starts at 1 (sigmoid: 0), so a normalized shortcut starts as the mean of its inputs;
-    with ``weights_type="none"`` there is no parameter and the result is the plain sum.
+    The first input is the output of the layer before; it defines the width of the result. A narrower input adds to the
+    first channels only; of a wider input only the first channels are added. The raw parameter ``weight`` has one row
+    for each input. It starts at 1 (sigmoid: 0), so a normalized shortcut starts as the mean of its inputs. With
+    ``weights_type="none"`` there is no parameter and the result is the plain sum.
 
     Args:
-        channels: width of every input, the layer just before first; at least two.
-        weights_type: ``per_feature`` learns one scalar for each input, ``per_channel`` one for each input and
-            channel.
-        normalization: how raw weights become shares, see `effective_weights`. ``none`` with weights
+        channels: width of every input, the layer before first; at least two.
+        weights_type: ``per_feature`` learns one scalar for each input, ``per_channel`` one for each input and channel.
+        normalization: rule that turns raw weights into shares, see `effective_weights`. ``none`` with weights
             multiplies by the raw weights; darknet has this form only after folding, not for training.
         act: activation of the sum.
-        floor: lower bound of the relu normalization. 0 is the hard relu of darknet's CPU code (and of all
-            darknet before March 2020): with it a shortcut whose weights are all negative is off for good.
-        fusion_gradient: ``true``, or what darknet's CUDA code gives the raw weights in its place, see
-            `with_darknet_gradient`. Output and gradients of the inputs are the same.
-        burnin_update: how many burn-ins darknet's update rule holds the weights for; a note for the trainer.
+        floor: lower bound of the relu normalization. 0 is the hard relu of darknet's CPU code, and of all darknet
+            before March 2020. With 0, a shortcut with negative weights only stays off.
+        fusion_gradient: ``true``, or ``darknet`` for the one that darknet's CUDA code gives the raw weights, see
+            `with_darknet_gradient`. The output and the gradients of the inputs are the same.
+        burnin_update: number of burn-ins for which darknet's update rule holds the weights; used by the trainer.
 
     Shape:
         (N, channels[j], H, W) for each j -> (N, channels[0], H, W); ``weight`` (inputs, 1 or channels[0])
 
     Raises:
-        ValueError: an unknown choice, fewer than two inputs, a normalization without weights, or darknet's
-            gradient where it has none; when called, a number, width or size of the inputs that does not fit.
+        ValueError: a choice is unknown, there are fewer than two inputs, a normalization has no weights, or darknet has
+            no gradient for it; or a call has inputs of another number, width or size.
     """
 
     fusion_weights = ("weight",)
-    """The parameters that darknet updates by a rule of its own; a trainer finds them by this name."""
+    """Names of the parameters that darknet updates by a rule of its own, for the trainer."""
 
     def __init__(
         self,
@@ -74,16 +73,16 @@ class WeightedShortcut(nn.Module):
         self.floor = floor
         self.fusion_gradient: FusionGradient = fusion_gradient
         self.burnin_update = burnin_update
-        self.weight = _initial_weight(self.channels, weights_type, normalization)
+        self.weight = _create_weight(self.channels, weights_type, normalization)
         self.act = create_activation(act, self.channels[0])
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Add the inputs, given in the order of ``channels``."""
-        self._check(inputs)
+        """Add the inputs, which have the order of ``channels``."""
+        self._require_fit(inputs)
         return self.act(weighted_sum(inputs, self.effective_weights()))
 
     def effective_weights(self) -> Tensor | None:
-        """Return the share of each input, (inputs, 1 or C), or None for a plain sum."""
+        """Return the share of each input, (inputs, 1 or C); None for a plain sum."""
         if self.weight is None:
             return None
         shares = effective_weights(self.weight, self.normalization, floor=self.floor)
@@ -96,7 +95,7 @@ class WeightedShortcut(nn.Module):
         fusion = f"weights_type={self.weights_type}, normalization={self.normalization}"
         return f"{self.channels}, {fusion}, fusion_gradient={self.fusion_gradient}"
 
-    def _check(self, inputs: Sequence[Tensor]) -> None:
+    def _require_fit(self, inputs: Sequence[Tensor]) -> None:
         widths = tuple(x.shape[1] for x in inputs)
         if widths != self.channels:
             raise ValueError(f"shortcut of {self.channels} channels got inputs of {widths} channels")
@@ -111,9 +110,9 @@ class WeightedShortcut(nn.Module):
 def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = MIN_WEIGHT) -> Tensor:
     """Turn raw fusion weights into shares: ``r / (epsilon + sum of r over the inputs)``.
 
-    ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``. The sum takes in every
-    row, also for channels that a narrower input does not have. Without a sum, ``sigmoid`` is
-    ``2 sigmoid(weight) / inputs`` (a port of YOLOv3 in darknet issue #4662 has it), and ``none`` the raw weights.
+    ``r`` is ``max(weight, floor)`` for ``relu`` and ``exp(weight - largest)`` for ``softmax``. The sum includes every
+    row, also for channels that a narrower input does not have. Two rules have no sum: ``sigmoid`` is
+    ``2 sigmoid(weight) / inputs``, as in a port of YOLOv3 in darknet issue #4662, and ``none`` is the raw weight.
 
     Shape:
         (inputs, 1 or C) -> the same
@@ -122,30 +121,30 @@ def effective_weights(weight: Tensor, normalization: Normalization, *, floor: fl
         return weight
     if normalization == "sigmoid":
         return torch.sigmoid(weight) * (2 / len(weight))
-    raw = weight.clamp_min(floor) if normalization == "relu" else _exponentials(weight)
+    raw = weight.clamp_min(floor) if normalization == "relu" else _exponentiate(weight)
     return raw / (EPSILON + raw.sum(0, keepdim=True))
 
 
 def with_darknet_gradient(weight: Tensor, shares: Tensor, normalization: Normalization) -> Tensor:
-    """Return ``shares`` unchanged, but let the raw weights get the gradient that darknet's CUDA kernel computes.
+    """Return ``shares`` with the gradient of the raw weights that darknet's CUDA kernel computes.
 
-    With G_j the gradient of share p_j, raw weight j gets p_j (1 - p_j) G_j (softmax), p_j G_j (relu, also below the
-    floor) or G_j (none): the normalization's cross terms are left out.
+    G_j is the gradient of share p_j. Raw weight j gets p_j (1 - p_j) G_j (softmax), p_j G_j (relu, also below the
+    floor) or G_j (none). The cross terms of the normalization are left out.
 
     Shape:
         weight (inputs, 1 or C), shares the same -> the same
     """
     shares = shares.detach()
     factor = {"softmax": shares * (1 - shares), "relu": shares, "none": torch.ones_like(shares)}[normalization]
-    # The difference is 0 in value and 1 in slope.
+    # weight - weight.detach() is zero, but passes the gradient through.
     return shares + factor * (weight - weight.detach())
 
 
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """Add feature maps, each multiplied by its row of ``weights`` (plain sum if None).
 
-    The shares are cast to the maps' type, so that under autocast the sum stays in bfloat16 like its inputs; their
-    gradients are summed in the shares' own type all the same.
+    The weights are cast to the type of the maps. So under autocast the sum stays in bfloat16 like its inputs, but the
+    gradients of the weights are summed in the type of the weights.
 
     Shape:
         inputs (N, C_j, H, W), weights (inputs, 1 or C_0) -> (N, C_0, H, W)
@@ -166,10 +165,10 @@ def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Ten
 
 
 class _Scale(torch.autograd.Function):
-    """A map of half precision times a share of single precision.
+    """Product of a map of half precision and a share of single precision.
 
-    The normalization subtracts the gradients of the shares from each other. For inputs alike they are
-    nearly equal, so they must not be rounded to half precision before.
+    The normalization subtracts the gradients of the shares from each other. Similar inputs have nearly equal gradients,
+    which must not be rounded to half precision before that.
     """
 
     @staticmethod
@@ -189,7 +188,7 @@ def _scale(x: Tensor, share: Tensor) -> Tensor:
 
 
 def require_fusion(weights_type: str, normalization: str, fusion_gradient: str = "true") -> None:
-    """Raise `ValueError` unless the choices exist and fit each other."""
+    """Raise `ValueError` unless the choices exist and fit together."""
     require_choice("weights_type", weights_type, get_args(WeightsType))
     require_choice("normalization", normalization, get_args(Normalization))
     require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
@@ -202,7 +201,7 @@ def require_fusion(weights_type: str, normalization: str, fusion_gradient: str =
         )
 
 
-def _initial_weight(
+def _create_weight(
     channels: Sequence[int], weights_type: WeightsType, normalization: Normalization
 ) -> nn.Parameter | None:
     columns = {"none": 0, "per_feature": 1, "per_channel": channels[0]}[weights_type]
@@ -210,8 +209,8 @@ def _initial_weight(
     return nn.Parameter(torch.full((len(channels), columns), start)) if columns else None
 
 
-def _exponentials(weight: Tensor) -> Tensor:
-    # The largest weight only keeps exp() in range; it carries no gradient, as in darknet.
+def _exponentiate(weight: Tensor) -> Tensor:
+    # Subtracting the largest weight only keeps exp() in range; it has no gradient, as in darknet.
     return torch.exp(weight - weight.detach().amax(0, keepdim=True))
 
 
