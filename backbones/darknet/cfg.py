@@ -1,6 +1,6 @@
 """The .cfg format: read into typed sections and written. One line of error names what darknet would misread."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,6 @@ def write_cfg(cfg: Cfg, path: str | Path) -> None:
 def format_cfg(cfg: Cfg) -> str:
     """Return the text of a .cfg, with the given options in their order and a blank line after each section."""
     return "".join(_format_section(section) for section in (cfg.net, *cfg.layers))
-
-
-def layers_equal(a: Sequence[Section], b: Sequence[Section]) -> bool:
-    """Return whether two lists of layers have equal options, whatever their files, lines and order of options."""
-    return [_resolve_options(section) for section in a] == [_resolve_options(section) for section in b]
-
-
-def _resolve_options(section: Section) -> tuple[str, dict[str, Any]]:
-    return section.kind, {option: section[option] for option in SECTIONS[section.kind]}
 
 
 _Raw = tuple[str, int, list[tuple[str, str, int]]]

@@ -64,7 +64,7 @@ def load_weights(
     """
     require_choice("class_order", class_order, ("darknet", "sorted"))
     file = Path(path)
-    header, start = read_header(file)
+    header, start = read_weights_header(file)
     traced = trace(model)
     slots = list(_list_slots(traced, cutoff))
     _require_length(file, start, slots, traced)
@@ -110,7 +110,7 @@ def save_weights(
     fresh.replace(path)
 
 
-def read_header(file: Path) -> tuple[WeightsHeader, int]:
+def read_weights_header(file: Path) -> tuple[WeightsHeader, int]:
     """Return the header of a .weights file and the offset of its numbers.
 
     Raises:

@@ -163,11 +163,7 @@ def _clamp_size(block_size: Tensor | float, x: Tensor) -> Tensor:
 
 
 def _mark_squares(random: Tensor, probability: Tensor | float, size: Tensor) -> Tensor:
-    """Return a mask of the dropped cells.
-
-    Shape:
-        (N, C, H, W) -> the same, bool
-    """
+    """Return a mask of the dropped cells, (N, C, H, W)."""
     height, width = random.shape[2:]
     smallest, cell = random.flatten(2).min(2)
     rows = _mark_span(cell // width, size, height) & (smallest < probability / size**2)[..., None]
@@ -175,11 +171,7 @@ def _mark_squares(random: Tensor, probability: Tensor | float, size: Tensor) -> 
 
 
 def _mark_span(start: Tensor, size: Tensor, length: int) -> Tensor:
-    """Return a mask of the cells that a square covers along one axis.
-
-    Shape:
-        start (N, C) -> (N, C, length), bool
-    """
+    """Return a mask of the cells that squares at ``start`` cover along one axis: (N, C) -> (N, C, length)."""
     last = length - size
     first = torch.minimum(torch.where(start > last, start - last, start), last)[..., None]
     cells = torch.arange(length, device=start.device)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from backbones.models.registry import register
 from backbones.models.spec import Backbone, Block, DropBlock, Fusion, Stage, Stem
 
-# fmt: off
 CSDARKNET53 = Backbone(
     stem=Stem(32, kernel=3),
     block=Block("darknet"),
@@ -22,8 +21,7 @@ CSDARKNET53 = Backbone(
         Stage(8,  256,  512,  512),
         Stage(4,  512, 1024, 1024),
     ),
-)
-# fmt: on
+)  # fmt: skip
 """The published csdarknet53-omega, layer by layer."""
 register("csdarknet53", CSDARKNET53, top1=78.7, top5=94.8, certainty="exact")
 

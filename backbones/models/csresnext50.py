@@ -10,7 +10,6 @@ from dataclasses import replace
 from backbones.models.registry import register
 from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem, with_depths
 
-# fmt: off
 CSRESNEXT50 = Backbone(
     stem=Stem(64, kernel=7, stride=2, pool=True),
     block=Block("bottleneck", groups=32),
@@ -22,8 +21,7 @@ CSRESNEXT50 = Backbone(
         Stage(5,  512, 1024,  512, linear_split=True),
         Stage(2, 1024, 2048, 1024),
     ),
-)
-# fmt: on
+)  # fmt: skip
 """The published csresnext50-omega, layer by layer; ``act="leaky"`` makes it the plain csresnext50."""
 register("csresnext50", CSRESNEXT50, top1=79.8, top5=95.2, certainty="exact")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from backbones.darknet.cfg import parse_cfg
+from backbones.darknet.cfg import Section, parse_cfg
 from backbones.darknet.network import Connected, Convolution, DarknetNetwork
+from backbones.darknet.options import SECTIONS
 from backbones.layers import WeightedShortcut
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -89,6 +91,11 @@ def seeded_values(network: DarknetNetwork, index: int, gain: float) -> dict[str,
         values["rolling_variance"] = uniform(0.5, 1.5, filters)
     bound = gain * math.sqrt(3 / module.conv.weight[0].numel())
     return values | {"weights": uniform(-bound, bound, *module.conv.weight.shape)}
+
+
+def resolve_options(sections: Iterable[Section]) -> list[tuple[str, dict[str, Any]]]:
+    """Return kind and options of each section, with defaults and in one order, to compare what cfgs mean."""
+    return [(section.kind, {option: section[option] for option in SECTIONS[section.kind]}) for section in sections]
 
 
 def assert_close_to_scale(actual: torch.Tensor, expected: torch.Tensor, *, tolerance: float = 1e-5) -> None:

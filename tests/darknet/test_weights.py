@@ -7,7 +7,7 @@ import torch
 
 import backbones
 from backbones.darknet.labels import class_order
-from backbones.darknet.weights import WeightsHeader, load_weights, read_header, save_weights
+from backbones.darknet.weights import WeightsHeader, load_weights, read_weights_header, save_weights
 from backbones.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -90,7 +90,7 @@ def test_numbers_stand_in_darknets_order(classifier, file):
 def test_headers_of_every_version_are_read_and_kept(classifier, tmp_path, header, size):
     path = tmp_path / "a.weights"
     save_weights(classifier, path, header=header)
-    assert read_header(path) == (header, size)
+    assert read_weights_header(path) == (header, size)
     assert load_weights(classifier, path) == header
     save_weights(classifier, tmp_path / "b.weights")
     assert (tmp_path / "b.weights").read_bytes() == path.read_bytes()
