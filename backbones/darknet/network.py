@@ -107,7 +107,8 @@ class DarknetNetwork(nn.Module):
                 if self._last_use.get(index, IMAGE) <= layer.index:
                     kept.pop(index, None)
             x = kept[layer.index]
-        return x.flatten(1) if x.dim() == 4 and x.shape[2:] == (1, 1) else x
+        is_flat = x.dim() == 4 and x.shape[2:] == (1, 1)
+        return x.flatten(1) if is_flat else x
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """Return the output of every layer, also of ``[softmax]`` and ``[cost]``."""
@@ -192,19 +193,19 @@ class Blur(nn.Module):
         (N, C, H, W) -> (N, C, H', W')
     """
 
-    def __init__(self, section: Section, strides: tuple[int, int]) -> None:
+    def __init__(self, section: Section, steps: tuple[int, int]) -> None:
         super().__init__()
         size, self.padding = blur_geometry(section)
         line = torch.tensor([1.0, 1.0] if size == 2 else [1.0, 2.0, 1.0])
         kernel = torch.outer(line, line) / line.sum() ** 2
         self.register_buffer("kernel", kernel, persistent=False)
-        self.strides = strides
+        self.steps = steps
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur each channel."""
         channels = x.shape[1]
         kernel = self.get_buffer("kernel").to(x.dtype).expand(channels, 1, -1, -1)
-        return F.conv2d(x, kernel, stride=self.strides, padding=self.padding, groups=channels)
+        return F.conv2d(x, kernel, stride=self.steps, padding=self.padding, groups=channels)
 
 
 class Route(nn.Module):
@@ -336,7 +337,9 @@ def _build_dropout(layer: Layer) -> nn.Module:
     if not section["dropblock"]:
         return nn.Dropout(section["probability"])
     absolute, relative = section["dropblock_size_abs"], section["dropblock_size_rel"]
-    return DropBlock2d(section["probability"], absolute or 7, relative_size=None if absolute else relative or None)
+    if relative and not absolute:
+        return DropBlock2d(section["probability"], relative_size=relative)
+    return DropBlock2d(section["probability"], absolute or 7)
 
 
 def _build_reorg(layer: Layer) -> nn.Module:

@@ -91,7 +91,7 @@ def _require_at_most(limit: int, found: int, what: str, section: Section) -> Non
 
 
 _SIZE_OPTIONS = {"convolutional": "filters", "connected": "output", "shortcut": "from", "route": "layers"}
-"""Section -> the option that decides how large its layer is, to be named in an error."""
+"""Section -> the option that decides the size of its layer, for errors."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,8 @@ class _Context:
             raise self.section.error(option, f"must name an earlier layer: this is layer {self.index}")
         return index
 
-    def create_layer(
-        self, output: Shape, *, sources: tuple[int, ...] = (), parameters: int = 0, flops: int = 0
-    ) -> Layer:
+    def create_layer(self, output: Shape, *, sources: tuple[int, ...] = (), **figures: int) -> Layer:
+        """Return a layer that reads the layer before it and ``sources``; ``figures`` are its numbers and cost."""
         reads = (self.index - 1, *sources)
         return Layer(
             index=self.index,
@@ -129,8 +128,7 @@ class _Context:
             sources=sources,
             inputs=tuple(self._skip_dropout(index) for index in reads),
             input_channels=tuple(self.shape_of(index).channels for index in reads),
-            parameters=parameters,
-            flops=flops,
+            **figures,
         )
 
     def create_route(self, output: Shape, *, sources: tuple[int, ...], input_: Shape) -> Layer:
@@ -180,18 +178,18 @@ def _infer_convolutional(context: _Context) -> Layer:
     full = Shape(filters, *_count_windows(section, (height, width), size, 2 * pad, steps))
     weights = filters * (channels // groups) * size * size
     norm = section["batch_normalize"]
-    layer = context.create_layer(
+    return context.create_layer(
         _infer_blur(context, full),
         parameters=weights + filters * (2 if norm else 1),
+        statistics=2 * filters if norm else 0,
         flops=2 * weights * full.area,
     )
-    return replace(layer, statistics=2 * filters if norm else 0)
 
 
 def _count_windows(
     section: Section, lengths: tuple[int, int], size: int, both_sides: int, steps: tuple[int, int]
 ) -> tuple[int, ...]:
-    """Return how many windows fit into the height and the width."""
+    """Return the numbers of windows along the height and the width."""
     counts = tuple((length + both_sides - size) // stride + 1 for length, stride in zip(lengths, steps, strict=True))
     if min(counts) < 1:
         raise section.error("size", f"is larger than its input of {lengths[1]} x {lengths[0]} with its padding")
@@ -304,11 +302,9 @@ def _infer_scale_channels(context: _Context) -> Layer:
     section, before = context.section, context.previous
     source = context.resolve("from", section["from"])
     scaled = context.shape_of(source)
-    fits = before == scaled._replace(channels=1) if section["scale_wh"] else before == (scaled.channels, 1, 1)
-    if not fits:
-        raise section.error(
-            "from", f"is {tuple(scaled)}, which {tuple(before)} of layer {context.index - 1} cannot scale"
-        )
+    if before != (scaled._replace(channels=1) if section["scale_wh"] else (scaled.channels, 1, 1)):
+        rule = f"is {tuple(scaled)}, which {tuple(before)} of layer {context.index - 1} cannot scale"
+        raise section.error("from", rule)
     return context.create_layer(scaled, sources=(source,))
 
 
@@ -335,15 +331,17 @@ def _infer_upsample(context: _Context) -> Layer:
 def _infer_connected(context: _Context) -> Layer:
     section, cells = context.section, context.previous.cells
     outputs, norm = section["output"], section["batch_normalize"]
-    layer = context.create_layer(
-        Shape(outputs, 1, 1), parameters=outputs * (cells + (2 if norm else 1)), flops=2 * cells * outputs
+    return context.create_layer(
+        Shape(outputs, 1, 1),
+        parameters=outputs * (cells + (2 if norm else 1)),
+        statistics=2 * outputs if norm else 0,
+        flops=2 * cells * outputs,
     )
-    return replace(layer, statistics=2 * outputs if norm else 0)
 
 
 def _infer_batchnorm(context: _Context) -> Layer:
     channels = context.previous.channels
-    return replace(context.create_layer(context.previous, parameters=2 * channels), statistics=2 * channels)
+    return context.create_layer(context.previous, parameters=2 * channels, statistics=2 * channels)
 
 
 def _infer_softmax(context: _Context) -> Layer:
