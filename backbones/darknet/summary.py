@@ -19,10 +19,8 @@ _NORMALIZATION_CODES = {"none": 0, "relu": 1, "softmax": 2}
 
 def summary(layers: Sequence[Layer]) -> str:
     """Return the table, its totals and the feature levels."""
-    return (
-        "\n".join([HEADING, *(line(layer) for layer in layers), *_format_totals(layers), *_format_levels(layers)])
-        + "\n"
-    )
+    lines = [HEADING, *map(line, layers), *_format_totals(layers), *_format_levels(layers)]
+    return "".join(f"{text}\n" for text in lines)
 
 
 def line(layer: Layer) -> str:

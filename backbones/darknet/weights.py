@@ -21,7 +21,7 @@ from backbones.layers.shortcut import WeightedShortcut
 
 @dataclass(frozen=True)
 class WeightsHeader:
-    """WeightsHeader of a .weights file: darknet's version and the progress of the training."""
+    """Header of a .weights file: darknet's version and the progress of the training."""
 
     major: int = 0
     minor: int = 2

@@ -19,7 +19,7 @@ CONV = "[convolutional]\nfilters=8\n"
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Load a cfg whose first layer stands on line 5; no layer may be built."""
+    """Load a cfg whose first layer is on line 5; no layer may be built."""
 
     def build(layer):
         raise AssertionError("a layer is built before the cfg is checked")

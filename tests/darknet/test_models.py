@@ -132,7 +132,7 @@ def test_cfg_to_network_to_cfg_is_stable(name, tmp_path):
 
 
 @every_variant
-def test_modules_stand_in_darknets_order(name):
+def test_modules_have_darknets_order(name):
     model = backbones.create_model(name)
     order = {module: position for position, module in enumerate(model.modules())}
     positions = [order[module] for module in trace(model).modules if isinstance(module, nn.Module)]
