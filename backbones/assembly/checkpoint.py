@@ -15,6 +15,7 @@ from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
+from backbones.models.old_names import current_names
 from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
@@ -86,7 +87,7 @@ def restore_model(
         return _restore_foreign(file, model)
     name = _choose_name(file, about["architecture"], model)
     network = _build_recorded(file, name, about)
-    load_weights(network, file, name=name)
+    load_weights(network, file, name=name, current_names=current_names)
     return Restored(
         model=_in_channels_last(network) if about["channels_last"] else network,
         name=name,
@@ -138,7 +139,7 @@ def _choose_name(file: Path, recorded: str, asked: str | None) -> str:
 def _restore_foreign(file: Path, name: str | None) -> Restored:
     """Return a network from a weights file without a description, such as timm's."""
     network = create_network(_require_name(file, name))
-    load_weights(network, file, name=str(name))
+    load_weights(network, file, name=str(name), current_names=current_names)
     return _describe(network, file, str(name), classes=None, preprocess=_timm_preprocess(network))
 
 

@@ -19,6 +19,7 @@ from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
 from backbones.layers import set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
+from backbones.models.old_names import current_names
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.loop import Checkpoints, Run
 from backbones.training.optim import create_optimizer
@@ -101,16 +102,7 @@ def build_run(
     checkpoints: Checkpoints,
     tracker: Tracker | None = None,
 ) -> Run:
-    """Return the run at step 0.
-
-    Args:
-        recipe: the resolved recipe.
-        accelerator: of this process.
-        model: the network with its initial weights.
-        batches: training and validation.
-        checkpoints: writer of checkpoints.
-        tracker: writer of metrics, on the first process only.
-    """
+    """Return the run at step 0; ``tracker`` belongs to the first process."""
     train, val = batches
     total_steps = run_length(recipe, train.steps_per_epoch)
     burn_in = burn_in_steps(recipe, total_steps)
@@ -140,7 +132,7 @@ def build_run(
 def create_snapshots(recipe: Recipe, folder: Path, model: nn.Module, train: Index, val: Index) -> Snapshots:
     """Return the writer and reader of the run's checkpoints in ``folder``."""
     cfg = model.cfg_text if isinstance(model, DarknetNetwork) else None
-    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg)
+    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg, current_names)
 
 
 def create_report(

@@ -1,7 +1,7 @@
 """The content of a run's checkpoints: a resumed run goes on as the same run, or is refused."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,14 @@ def read_state(
     checkpoint = find_checkpoint(Path(recipe.resume))
     state = _current_form(load_state(checkpoint))
     changed = differences(state["recipe"], recipe.to_dict())
+    _require_same_run(state, changed, train)
+    changed |= differences(state["surroundings"], surroundings(accelerator, val))
+    if checkpoint.parent.resolve() != folder.resolve():
+        state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
+    return state, {key: values for key, values in changed.items() if key not in FREE}
+
+
+def _require_same_run(state: State, changed: Mapping[str, tuple[Any, Any]], train: str) -> None:
     for option, (before, after) in changed.items():
         if option in FIXED or option.partition(".")[0] in FIXED:
             raise UserError(
@@ -177,10 +185,6 @@ def read_state(
             "Point --data-dir to the same data set (without a new quarantine.tsv: --bad-images skip goes past bad "
             "images), or start a new run."
         )
-    changed |= differences(state["surroundings"], surroundings(accelerator, val))
-    if checkpoint.parent.resolve() != folder.resolve():
-        state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
-    return state, {key: values for key, values in changed.items() if key not in FREE}
 
 
 def surroundings(accelerator: Accelerator, val_fingerprint: str) -> dict[str, Any]:

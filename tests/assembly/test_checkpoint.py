@@ -132,3 +132,16 @@ def test_a_size_that_the_network_cannot_compute_is_refused(tmp_path):
     save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"architecture": "test_vit", "model_args": {}})
     with pytest.raises(UserError, match=r"--eval-size 50: test_vit does not take such images: .*divisible by"):
         restore_model(str(tmp_path)).overridden(img_size=50)
+
+
+def test_a_checkpoint_with_old_names_of_tensors_is_read(tmp_path):
+    """Version 0.1 called the shortcut after the last block "fuse"."""
+    options: dict[str, Any] = {"depths": [1, 1, 1, 1], "fusion_inputs": "extra", "fusion_weights": "per_feature"}
+    options["fusion_normalization"] = "softmax"
+    network = backbones.create_model("csresnext50", num_classes=3, **options)
+    old = {key.replace(".last_shortcut.", ".fuse."): value for key, value in network.state_dict().items()}
+    assert old.keys() != network.state_dict().keys()
+    about = ABOUT | {"architecture": "csresnext50", "model_args": options}
+    save_checkpoint(tmp_path / "last", old, about)
+    restored = restore_model(str(tmp_path)).model.state_dict()
+    assert all(torch.equal(value, restored[key]) for key, value in network.state_dict().items())
