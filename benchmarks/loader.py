@@ -79,7 +79,7 @@ def ours(index: Index, options: argparse.Namespace, augment: Augment, *, floats:
     device = torch.device("cpu")
     feed = Feed(index, view, options.batch_size, device, options.threads, loading, BadImages(index, loading))
     finish = Finish(view, device)
-    with closing(images(plans, feed)) as pixels:
+    with images(plans, feed) as pixels:
         for plan, image in pixels:
             yield finish(image, plan.draws) if floats else image
 

@@ -1,32 +1,20 @@
 """How fast the stages of a training run are: each of the loader's, the network alone, and all of them together."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import repeat
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 
-from backbones.data.augment.view import View
-from backbones.data.feed import Feed
-from backbones.data.loader import TrainLoader, backend
-from backbones.data.order import Plan, Shares, training_plans
-from backbones.data.reading.bad_images import BadImages
-from backbones.data.reading.reader import Reader
-from backbones.dataset.encoded import decode
-from backbones.dataset.index import Index
-from backbones.dataset.place import BadImageError
-from backbones.recipe import Recipe
+from backbones.data.loader import TrainLoader
+from backbones.recipe import Recipe, micro_batch
 from backbones.training.loop import Run, TrainBatches, train_epoch
 from backbones.training.progress import ProgressBar, Stopwatch
 
 T = TypeVar("T")
-Sizes = Generator[int, None, None]
-"""The number of images of each micro-batch, as it is ready."""
-Source = Callable[[Iterator[Plan], Feed], Sizes]
 
 SECONDS = 10.0
 """Length of one measurement."""
@@ -119,7 +107,7 @@ def measure(run: Run, recipe: Recipe, *, seconds: float, tell: Callable[[str], N
     not its BatchNorm statistics. Raises UserError for a bad image where that would stop the training.
     """
     run, loader, device = _quiet(run), cast(TrainLoader, run.train_batches), run.accelerator.device
-    stages, step = _stage_rates(recipe, loader.index, device, seconds=seconds, tell=tell)
+    stages, step = _stage_rates(loader, seconds=seconds, tell=tell)
     tell("copy (the whole loader)")
     with loader:
         batches = Counted(_endless(run.train_batches, step))
@@ -222,7 +210,7 @@ def fixed_batch(recipe: Recipe, classes: int, device: torch.device) -> tuple[tor
 
     Shape: images (N, 3, H, W), targets (N, K).
     """
-    count = recipe.batch_size // recipe.grad_accum_steps
+    count = micro_batch(recipe, processes=1)
     noise = torch.rand((count, 3, recipe.img_size, recipe.img_size), generator=torch.Generator().manual_seed(0))
     images = noise.to(device).contiguous(memory_format=torch.channels_last)
     return images, torch.full((count, classes), 1 / classes, device=device)
@@ -247,55 +235,16 @@ def _quiet(run: Run) -> Run:
     )
 
 
-def _stage_rates(
-    recipe: Recipe, index: Index, device: torch.device, *, seconds: float, tell: Callable[[str], None]
-) -> tuple[dict[str, Rate], int]:
-    """Return the rates of the stages that a backend has, and the first step whose images were not read for them."""
-    shares = Shares(recipe.batch_size, recipe.grad_accum_steps)
-    view, bad = View(recipe.img_size, recipe.preprocess, recipe.augment), BadImages(index, recipe.loading)
-    feed = Feed(index, view, shares.micro_batch, device, recipe.workers, recipe.loading, bad)
+def _stage_rates(loader: TrainLoader, *, seconds: float, tell: Callable[[str], None]) -> tuple[dict[str, Rate], int]:
+    """Return the rates of the loader's stages, and the first step whose images were not read for them."""
     rates, step = {}, 0
-    for stage, source in _sources(recipe.loader).items():
+    for stage, from_step in loader.stages().items():
         tell(stage)
-        epoch, start = divmod(step, shares.steps_per_epoch(len(index)))
-        plans = Counted(training_plans(len(index), shares, seed=recipe.seed, epoch=epoch, step=start))
-        with closing(source(plans, feed)) as sizes:
-            rates[stage] = rate_of(sizes, seconds=seconds, device=device)
-        step += -(-plans.count // recipe.grad_accum_steps)
+        with closing(from_step(step)) as stream:
+            sizes = Counted(stream)
+            rates[stage] = rate_of(sizes, seconds=seconds, device=torch.device(loader.device))
+        step += -(-sizes.count // loader.grad_accum_steps)
     return rates, step
-
-
-def _sources(loader: str) -> dict[str, Source]:
-    """Return what can be measured of a backend: each entry does what the one before does, and its own stage."""
-    images: Callable[..., Any] = backend(loader)
-    if loader == "synthetic":
-        return {"make": partial(_pixels, images)}
-    decoded = partial(_pixels, partial(images, decode_only=True)) if loader == "dali" else _decode
-    return {"read": _read, "decode": decoded, "augment": partial(_pixels, images)}
-
-
-def _read(plans: Iterator[Plan], feed: Feed) -> Sizes:
-    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
-        for batch in reader.batches(plans):
-            yield len(batch.data)
-
-
-def _decode(plans: Iterator[Plan], feed: Feed) -> Sizes:
-    """Read and decode as reference.py does."""
-    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
-        for batch in reader.batches(plans):
-            for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
-                try:
-                    decode(data.tobytes())
-                except BadImageError as error:
-                    feed.bad.report(row, str(error))
-            yield len(batch.data)
-
-
-def _pixels(images: Callable[..., Any], plans: Iterator[Plan], feed: Feed) -> Sizes:
-    with closing(images(plans, feed)) as pixels:
-        for _, image in pixels:
-            yield len(image)
 
 
 def _endless(batches: TrainBatches, step: int) -> Iterator[Any]:

@@ -3,24 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
 from backbones.commands.doctor import measure
-from backbones.data.augment.draws import DRAWS
-from backbones.data.augment.view import View
-from backbones.data.feed import Feed
-from backbones.data.order import Shares, training_plans
-from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.reader import Reader
-from backbones.dataset.sources.folder import scan_folder
-from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess, Recipe, Synthetic
+from backbones.recipe import Recipe, Synthetic
 from backbones.training.launch import create_accelerator
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -70,17 +62,6 @@ def test_measuring_goes_on_beyond_the_end_of_a_small_data_set(image_folder):
     assert measured.joint.images == measure.LEAST * 64
 
 
-def test_dali_augments_nothing_while_decoding_is_measured(image_folder, monkeypatch):
-    pipeline = pytest.importorskip("backbones.data.pipeline")
-    images, asked = pipeline.images, []
-    monkeypatch.setattr(
-        pipeline, "images", lambda *plans, **options: asked.append(options) or images(*plans, **options)
-    )
-    recipe = replace(SMALL, data_dir=str(image_folder), loader="dali")
-    measure.measure(run_of(recipe), recipe, seconds=0, tell=lambda _: None)
-    assert asked == [{"decode_only": True}, {}, {}, {}]  # decode, augment, the whole loader twice
-
-
 @pytest.mark.usefixtures("slow_loss")
 def test_a_measurement_ends_with_a_whole_step(monkeypatch):
     monkeypatch.setattr(measure, "LEAST", 0)
@@ -104,21 +85,3 @@ def test_waiting_is_what_the_batches_take_and_not_what_the_step_takes(monkeypatc
     rate = measure.train_rate(run, seconds=SECONDS)
     batches = rate.images // 2
     assert batches * SLOW <= rate.waited <= rate.seconds - batches * SLOW
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [Augment("darknet"), Augment("inception"), Augment("inception", inception=InceptionAugment(auto="randaugment"))],
-    ids=["warp", "crop", "auto"],
-)
-def test_decoding_alone_decodes_the_windows_that_are_augmented(augment, image_folder):
-    pipeline = pytest.importorskip("backbones.data.pipeline")
-    index = scan_folder(image_folder / "train")
-    view, loading = View(32, Preprocess(), augment), Loading()
-    feed = Feed(index, view, 8, torch.device("cpu"), 1, loading, BadImages(index, loading))
-    plans = list(islice(training_plans(len(index), Shares(8), seed=0), 3))
-    assert plans[0].draws.shape == (8, DRAWS)
-    sizes = np.tile([36, 44], (8, 1))
-    for plan, shapes in pipeline.images(iter(plans), feed, decode_only=True):
-        windows = (view.warps if view.is_warp else view.crops)(sizes, plan.draws).windows
-        assert np.array_equal(shapes.numpy(), np.column_stack([windows[:, 2:], np.full(8, 3)]))
