@@ -82,5 +82,5 @@ def test_images_that_are_not_there_any_more_are_missed_at_once(tmp_path: Path) -
     write_sources(images)
     prepare.main([str(images / "folder"), "--out", str(tmp_path / "index"), "--workers", "1"])
     images.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"lie in .*images/folder/train, which is not there"):
+    with pytest.raises(UserError, match=r"are in .*images/folder/train, which does not exist"):
         train_and_val(tmp_path / "index")
