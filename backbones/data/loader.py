@@ -2,12 +2,9 @@
 
 import importlib
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from itertools import islice
 from types import ModuleType
-from typing import Self
 
 import torch
 
@@ -85,36 +82,6 @@ class TrainLoader:
         Each yields the number of images of a micro-batch when it is done with them, without end.
         """
         return {name: partial(self._work, stage) for name, stage in self._module.STAGES.items()}
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the micro-batches of an epoch from its ``start_step`` on: for a loop that does not use from_step."""
-        with closing(self.from_step(epoch * self.steps_per_epoch + start_step)) as batches:
-            yield from islice(batches, (self.steps_per_epoch - start_step) * self.grad_accum_steps)
-
-    def from_step(self, step: int) -> Generator[Batch, None, None]:
-        """Yield micro-batches from optimizer step ``step`` of the run on, without end."""
-        try:
-            epoch, start = divmod(step, self.steps_per_epoch)
-            while True:
-                yield from self.epoch(epoch, start)
-                epoch, start = epoch + 1, 0
-        finally:
-            self.close()
-
-    def counters(self) -> dict[str, int]:
-        """Return what was counted so far."""
-        return {"data/replaced": self.bad.replaced}
-
-    @property
-    def replaced(self) -> int:
-        """The counter of replaced images."""
-        return self._feed.bad.replaced
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def _work(self, stage: OpenStage, step: int) -> Generator[int, None, None]:
         with stage(self._plans(step), self._feed) as finished:
