@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
-from backbones.data.augment.auto_augment import BINS, OPERATIONS, amounts, apply, choose
+from backbones.data.augment.auto_augment import OPERATIONS, STRENGTHS, amounts, apply, choose
 from backbones.data.augment.draws import AUTO, DRAWS
 from backbones.recipe import InceptionAugment
 
@@ -52,10 +52,10 @@ def torchvision_amount(value: float, name: str) -> float:
 def test_amounts_of_every_strength_are_those_of_torchvision(inception: InceptionAugment, size: int) -> None:
     space = TORCHVISION[inception.auto]._AUGMENTATION_SPACE
     found = amounts(inception, size=size)
-    assert found.shape == (len(space), BINS)
+    assert found.shape == (len(space), STRENGTHS)
     for row, (name, (magnitudes, _)) in zip(found, space.items(), strict=True):
-        values = magnitudes(BINS, size, size)
-        expected = [0.0] * BINS if values is None else [torchvision_amount(float(v), name) for v in values]
+        values = magnitudes(STRENGTHS, size, size)
+        expected = [0.0] * STRENGTHS if values is None else [torchvision_amount(float(v), name) for v in values]
         assert row.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6), name
 
 
