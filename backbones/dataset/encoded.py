@@ -83,10 +83,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > WHITE_16:
-        raise BadImageError(
-            f"its pixels lie in [{pixels.min()}, {pixels.max()}], not in the [0, {WHITE_16}] of 16 bits"
-        )
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > WHITE_16:
+        raise BadImageError(f"its pixels lie in [{low}, {high}], not in the [0, {WHITE_16}] of 16 bits")
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
 
 

@@ -196,12 +196,12 @@ def read_index(file: Path) -> Index:
             )
             columns = {name: arrays[name] for name in COLUMNS}
     except Exception as error:  # noqa: BLE001  # a damaged file fails anywhere in zipfile, zlib and numpy
-        raise UserError(f"{file} is not a readable index: {error}.\nWrite it anew with `prepare`.") from None
+        raise UserError(f"{file} is not a readable index: {error}.\nWrite it again with `prepare`.") from None
     if about[0] != str(FORMAT_VERSION):
         raise UserError(f"{file} has format {about[0]}; this version reads {FORMAT_VERSION}: `prepare` it anew.")
     index = Index(file.parent / about[2], tuple(classes), names, files, fingerprint=about[1], **columns)
     if fingerprint(index.classes, names, index.lengths, index.labels) != index.fingerprint:
-        raise UserError(f"{file} is damaged: its fingerprint does not fit.\nWrite it anew with `prepare`.")
+        raise UserError(f"{file} is damaged: its fingerprint does not fit.\nWrite it again with `prepare`.")
     return index
 
 

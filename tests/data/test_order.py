@@ -14,30 +14,6 @@ from backbones.errors import UserError
 SIZE, SEED = 103, 5
 
 
-def global_batch(batch_size: int, step: int, *, ranks: int, accumulation: int):
-    """Return rows and draws of a global batch as all processes see it, in the order of their positions."""
-    plans = []
-    first = 2 * (SIZE // batch_size)  # the third epoch
-    for rank in range(ranks):
-        shares = Shares(batch_size, accumulation, rank, ranks)
-        plans += islice(training_plans(SIZE, shares, seed=SEED, step=first + step), accumulation)
-    plans.sort(key=lambda plan: plan.position)
-    return np.concatenate([plan.rows for plan in plans]), np.concatenate([plan.draws for plan in plans]), plans
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-@pytest.mark.parametrize("accumulation", [1, 2, 3])
-@pytest.mark.parametrize("batch_size", [48, 96])
-def test_the_global_batch_is_the_same_for_any_split(ranks: int, accumulation: int, batch_size: int) -> None:
-    for step in range(SIZE // batch_size):
-        rows, draws, plans = global_batch(batch_size, step, ranks=ranks, accumulation=accumulation)
-        one_rows, one_draws, _ = global_batch(batch_size, step, ranks=1, accumulation=1)
-        np.testing.assert_array_equal(rows, one_rows)
-        np.testing.assert_array_equal(draws, one_draws)
-        width = batch_size // ranks // accumulation
-        assert [plan.position for plan in plans] == list(range(step * batch_size, (step + 1) * batch_size, width))
-
-
 def test_a_micro_batch_is_a_share_of_an_accumulation_step() -> None:
     """Step 2 of 24 images in 3 accumulation steps on 2 processes: 4 images each, the processes side by side."""
     starts = [list(Shares(24, 3, rank, 2).starts(2)) for rank in range(2)]
@@ -61,14 +37,6 @@ def test_plans_run_on_into_the_next_epoch_in_a_new_order() -> None:
     plans = list(islice(training_plans(SIZE, shares, seed=SEED, step=3 * 5 + 4), 4))
     assert [(plan.epoch, plan.position) for plan in plans] == [(3, 80), (3, 90), (4, 0), (4, 10)]
     np.testing.assert_array_equal(plans[2].rows, permutation(SEED, 4, SIZE)[:10])
-
-
-def test_starting_late_equals_skipping() -> None:
-    shares = Shares(8, 2, 1, 2)
-    full = islice(training_plans(SIZE, shares, seed=SEED), 10, 20)
-    late = islice(training_plans(SIZE, shares, seed=SEED, step=5), 10)
-    for expected, found in zip(full, late, strict=True):
-        np.testing.assert_equal(found, expected)
 
 
 @given(size=st.integers(0, 70), batch_size=st.integers(1, 20), ranks=st.integers(1, 9))
@@ -139,14 +107,3 @@ def test_a_run_resumed_at_any_step_on_any_number_of_ranks_is_the_same_run(run, o
     resumed = epoch_of(size, batch, ranks, accumulation, seed, epoch, start=start)
     whole = epoch_of(*run)
     assert resumed == {position: seen for position, seen in whole.items() if position >= start * batch}
-
-
-@given(st.integers(0, 200), st.integers(1, 64), st.integers(1, 9))
-def test_validation_covers_each_row_once_for_any_ranks_and_batch(size: int, batch: int, ranks: int) -> None:
-    rows = [
-        row
-        for rank in range(ranks)
-        for plan in validation_plans(size, batch, rank=rank, world_size=ranks)
-        for row in plan.rows.tolist()
-    ]
-    assert sorted(rows) == list(range(size))

@@ -37,7 +37,7 @@ class BadImages:
         if self.loading is None:
             raise UserError(
                 f"{name} cannot be decoded: {reason}.\n"
-                "Validation skips no image. Replace the file and `prepare` the index anew, if there is one."
+                "Validation skips no image. Replace the file; with an index, run `prepare` again."
             )
         if self.loading.bad_images == "stop":
             raise UserError(

@@ -141,7 +141,7 @@ def _read_shard(shard: Path) -> list[Sample]:
         elif suffix.rpartition(".")[2] in {"cls", *SUFFIXES}:
             raise UserError(
                 f"{shard}: {member.name!r} is neither image nor class: the key ends at the first dot.\n"
-                "Pack the shard anew, without dots in its keys."
+                "Pack the shard again, without dots in its keys."
             )
     if alone := sorted(images.keys() - labels.keys()):
         raise UserError(f"{shard}: images without a .cls: {some(alone)}.")
