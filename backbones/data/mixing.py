@@ -85,7 +85,7 @@ class Mixer:
         patches = self.patches(batch.epoch, batch.position, count, size=(height, width))
         paste_(batch.images, patches)
         if self.mixing.blur:
-            blur_(batch.images, self.blurred(batch.epoch, batch.position, count), self.mixing.blur)
+            blur_(batch.images, self.choose_blurred(batch.epoch, batch.position, count), self.mixing.blur)
         return batch.images, blend(targets, patches, height * width)
 
     def patches(self, epoch: int, position: int, count: int, *, size: tuple[int, int]) -> list[Patch]:
@@ -104,7 +104,7 @@ class Mixer:
             patches.extend(mix(image, partners[image], draws[image, 1:5], size))
         return patches
 
-    def blurred(self, epoch: int, position: int, count: int) -> list[int]:
+    def choose_blurred(self, epoch: int, position: int, count: int) -> list[int]:
         """Draw which images of positions [position, position + count) are blurred."""
         draws = uniforms(self.seed, epoch, position, position + count, 1, stream="blur")
         return np.flatnonzero(draws[:, 0] < BLUR_PROBABILITY).tolist()

@@ -1,4 +1,4 @@
-"""Tests of the way to the device."""
+"""Tests of the copy to the device."""
 
 import pytest
 import torch

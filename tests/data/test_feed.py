@@ -1,4 +1,4 @@
-"""Every loader keeps the agreement of feed.py: plans in their order, each with its pixels as bytes."""
+"""Tests that every loader has the signature of feed.py: plans in their order, each with its pixels as bytes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of the loaders: what a batch is, where an epoch starts and ends, and exact counts."""
+"""Tests of the loaders: the content of batches, streams from any step, and exact counts."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""Tests of DALI against the reference, of its repeatability, and of what it does with bad files."""
+"""Tests of the loader with DALI: against the reference, its repeatability, and bad files."""
 
 import time
 from contextlib import closing
@@ -262,7 +262,7 @@ def test_a_skipped_image_gives_way_to_another_and_nothing_else_changes(small: Pa
 
 
 def corrupt_header(path: Path) -> None:
-    """Break the Huffman tables: the file has its size and its end, and no decoder takes it."""
+    """Break the Huffman tables: size and end mark remain, but no decoder accepts the file."""
     data = bytearray(path.read_bytes())
     table = data.index(b"\xff\xc4")
     data[table + 5 : table + 21] = b"\xff" * 16
@@ -348,14 +348,14 @@ def test_a_batch_that_cannot_be_read_again_ends_the_batches_after_those_before_i
 
 
 def stray_marker(path: Path) -> None:
-    """Put a marker into the pixels, where PIL gives up and DALI warns and goes on."""
+    """Put a marker into the pixels: PIL fails there, DALI warns and goes on."""
     data = bytearray(path.read_bytes())
     middle = len(data) * 2 // 3
     data[middle : middle + 2] = b"\xff\xc7"
     path.write_bytes(bytes(data))
 
 
-def test_whether_an_image_is_bad_does_not_depend_on_its_company(small: Path) -> None:
+def test_whether_an_image_is_bad_does_not_depend_on_its_batch(small: Path) -> None:
     """An image that DALI decodes is used, also when another one of its batch ends the pipeline."""
     stray_marker(Path(scan_folder(small).place(2).path))
     index = scan_folder(small)

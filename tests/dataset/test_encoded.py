@@ -1,4 +1,4 @@
-"""Tests of what is read from an image file before it is decoded, against what PIL says of the same file."""
+"""Tests of the facts read from an image file before it is decoded, against PIL."""
 
 import io
 import struct

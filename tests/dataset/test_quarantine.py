@@ -1,4 +1,4 @@
-"""The list of images that are ruled out: written and read alike, by hand too, and obeyed."""
+"""Tests of the list of excluded images: written and read, also by hand, and applied."""
 
 from pathlib import Path
 

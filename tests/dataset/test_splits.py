@@ -1,4 +1,4 @@
-"""Data sets: every layout gives the same images, and what is doubtful is refused."""
+"""Tests of data sets: every layout gives the same images, and doubtful ones are refused."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sets beside the checkpoint's own: their labels, the outputs that compete, and what counts as right."""
+"""Tests of the other validation sets: their labels, the outputs that compete, and the right ones."""
 
 from importlib.resources import files
 from pathlib import Path

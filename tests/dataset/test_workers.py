@@ -1,4 +1,4 @@
-"""Work that is spread: the same results in the same order wherever it is done."""
+"""Tests of parallel work: the same results in the same order, in threads and in processes."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ def test_waiting_is_shared_among_threads() -> None:
 
 
 def test_computing_stays_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not time itself, which a busy machine takes away, but equal time on both clocks."""
+    """Both clocks are made equal, since a busy machine would change the measured times."""
     monkeypatch.setattr("time.thread_time", time.perf_counter)
     assert set(spread(whereabouts, range(20))) == {threading.get_ident()}
 

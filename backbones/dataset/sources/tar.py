@@ -40,7 +40,7 @@ def members(file: Path, inside: Member | None = None) -> list[Member]:
         try:
             found = list(_read_members(window, where))
         except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-            raise _damaged(where, str(error)) from None
+            raise _damage_error(where, str(error)) from None
     base = inside.offset if inside else 0
     counts = Counter(member.name for member in found)
     if len(counts) < len(found):
@@ -55,7 +55,7 @@ def _read_members(window: "BinaryIO | _Window", where: str) -> Iterator[Member]:
     with tarfile.open(fileobj=window, mode="r:") as archive:  # pyright: ignore[reportArgumentType]
         for info in archive:
             if info.offset_data + info.size > size:
-                raise _damaged(where, f"{info.name} goes on after the end")
+                raise _damage_error(where, f"{info.name} goes on after the end")
             if not info.isdir():
                 _require_plain(info, where)
                 yield Member(info.name, info.offset_data, info.size)
@@ -71,13 +71,13 @@ def _require_end(window: "BinaryIO | _Window", start: int, where: str) -> None:
     rest = window.read(MAX_PADDING_BYTES + 1)
     zeros = len(rest) - len(rest.lstrip(b"\0"))
     if zeros < tarfile.BLOCKSIZE:
-        raise _damaged(where, f"no end and no sound header at byte {start}")
+        raise _damage_error(where, f"no end and no sound header at byte {start}")
     if zeros < len(rest):
         again = f"it ends at byte {start} and goes on at byte {start + zeros}"
-        raise _damaged(where, f"{again}: a part is missing, or archives were joined")
+        raise _damage_error(where, f"{again}: a part is missing, or archives were joined")
     if zeros > MAX_PADDING_BYTES:
         many = f"more than {MAX_PADDING_BYTES:,} zeros from byte {start} on"
-        raise _damaged(where, f"{many}: the download was not completed")
+        raise _damage_error(where, f"{many}: the download was not completed")
 
 
 def _require_plain(info: tarfile.TarInfo, where: str) -> None:
@@ -96,7 +96,7 @@ def _refuse_compressed(window: "BinaryIO | _Window", where: str) -> None:
             )
 
 
-def _damaged(where: str, reason: str) -> UserError:
+def _damage_error(where: str, reason: str) -> UserError:
     return UserError(f"{where} is truncated or not a tar archive: {reason}.\nDownload or copy it again.")
 
 

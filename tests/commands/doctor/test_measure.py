@@ -1,4 +1,4 @@
-"""What is measured is each stage's own work, on images that were not read before, and it changes no weights."""
+"""Tests of the measurements: each stage's own work, on images that were not read before, without learning."""
 
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 SECONDS = 0.15
 SLOW = 0.04
-"""Seconds that a loss or a batch is made to take: many times what 8 images of 32 pixels need."""
+"""Seconds that a slowed loss or batch takes: many times the time of 8 images of 32 pixels."""
 
 SMALL = Recipe(model="test_resnet", img_size=32, batch_size=2, loader="reference", epochs=1, device="cpu")
 

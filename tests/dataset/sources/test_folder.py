@@ -1,4 +1,4 @@
-"""Class folders: what is found, in which order, what links do, and which folders are refused."""
+"""Tests of class folders: the images and their order, links, and refused folders."""
 
 import os
 import shutil

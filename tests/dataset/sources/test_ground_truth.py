@@ -1,4 +1,4 @@
-"""The classes of validation images, from the devkit and from Kaggle's table, and what is refused in either."""
+"""Tests of the classes of validation images: the devkit, Kaggle's table, and errors in either."""
 
 import re
 from collections.abc import Callable

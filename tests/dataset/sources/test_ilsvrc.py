@@ -1,4 +1,4 @@
-"""The official archives and their devkit: labels from either source of truth, and what is refused."""
+"""Tests of the official archives: labels from the devkit or Kaggle's table, and refused archives."""
 
 import shutil
 import tarfile

@@ -1,4 +1,4 @@
-"""Kaggle's layout: where it is found, and that its table and its images must fit together."""
+"""Tests of Kaggle's layout: its folders, its table and its images."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Members of archives: where their bytes lie, and that damaged or hostile archives are refused."""
+"""Tests of tar archives: the places of members, and refused archives, damaged or hostile."""
 
 import gzip
 import io

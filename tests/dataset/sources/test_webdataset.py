@@ -1,4 +1,4 @@
-"""Shards: which belong to which split, what their classes are called, and what is refused."""
+"""Tests of shards: their splits, the names of their classes, and refused shards."""
 
 from pathlib import Path
 
