@@ -4,12 +4,12 @@ python benchmarks/loader.py [--json FILE]
 
 Every loader decodes the same JPEG files (noise with the spectrum of photographs, 500 x 375 pixels, about 110 KB) in
 the same batches with the same number of threads or worker processes, to random resized crops of 256 pixels with
-flips; the darknet rows warp and shift colours instead. The figure is the CPU time of the whole process tree, divided
-by the images. The loaders take turns (A B C ... C B A); a turn is several epochs back to back, so that what was
-prefetched between turns does not count as free. The first round warms up and is dropped.
+flips; the darknet lines warp and shift colours instead. The result is the CPU time of the whole process tree, divided
+by the number of images. The loaders take turns (A B C ... C B A). A turn is several epochs without a break, so that the
+batches that were prefetched between turns hardly count. The first round is a warm-up and is dropped.
 
-Rows "bytes" end where a batch would cross to a GPU: uint8 images, as timm's prefetcher has them, too. Rows "floats" end
-with normalized floats on the CPU, as torchvision's loader gives them. A ratio above 1 says that ours is faster.
+The lines "bytes" end where a batch would be copied to a GPU: uint8 images, as in timm's prefetcher. The lines "floats"
+end with normalized floats on the CPU, as from torchvision's loader. A ratio above 1 means that ours is faster.
 """
 
 import argparse
@@ -58,7 +58,7 @@ Batches = Iterator[Any]
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Write ``count`` JPEG files of 500 x 375 pixels whose spectrum falls as that of photographs does."""
+    """Write ``count`` JPEG files of 500 x 375 pixels with the spectrum of photographs."""
     rng = np.random.default_rng(0)
     fall = np.sqrt(np.fft.fftfreq(375)[:, None] ** 2 + np.fft.rfftfreq(500) ** 2)
     fall[0, 0] = 1
@@ -79,7 +79,7 @@ def ours(index: Index, options: argparse.Namespace, augment: Augment, *, floats:
     device = torch.device("cpu")
     feed = Feed(index, view, options.batch_size, device, options.threads, loading, BadImages(index, loading))
     finish = Finish(view, device)
-    with closing(images(plans, feed)) as pixels:
+    with images(plans, feed) as pixels:
         for plan, image in pixels:
             yield finish(image, plan.draws) if floats else image
 
@@ -158,17 +158,17 @@ RATIOS = {
     "darknet cost / inception cost, bytes": ("ours, darknet, bytes", "ours, inception, bytes"),
     "darknet cost / inception cost, floats": ("ours, darknet, floats", "ours, inception, floats"),
 }
-"""Name of a ratio: its dividend and divisor, both CPU time per image of the same round."""
+"""Name of a ratio -> dividend and divisor, both CPU time per image in the same round."""
 
 
 def tree_seconds() -> float:
-    """Return the CPU time that this process and its workers have used."""
+    """Return the CPU time used by this process and its workers."""
     own = psutil.Process()
     return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
 
 
 def measure(options: argparse.Namespace, root: Path) -> dict[str, list[float]]:
-    """Return the milliseconds per image of each loader in each round but the first."""
+    """Return the milliseconds per image of each loader in each round except the first."""
     per_turn = options.epochs * (options.images // options.batch_size)
     milliseconds: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -189,22 +189,22 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def report(milliseconds: dict[str, list[float]], options: argparse.Namespace, size: float) -> dict[str, Any]:
-    """Print the tables and return what ``--json`` writes."""
-    rows = {name: spread(values) for name, values in milliseconds.items()}
+    """Print the tables and return the content of the ``--json`` file."""
+    costs = {name: spread(values) for name, values in milliseconds.items()}
     paired = {
         name: spread([a / b for a, b in zip(milliseconds[theirs], milliseconds[own], strict=True)])
         for name, (theirs, own) in RATIOS.items()
     }
     print(f"{'CPU ms per image':40s}  median     min     max")
-    for name, row in rows.items():
-        print(f"{name:40s}  {row['median']:6.2f}  {row['min']:6.2f}  {row['max']:6.2f}")
+    for name, cost in costs.items():
+        print(f"{name:40s}  {cost['median']:6.2f}  {cost['min']:6.2f}  {cost['max']:6.2f}")
     print(f"\n{'ratio':40s}  median     min     max")
-    for name, row in paired.items():
-        print(f"{name:40s}  {row['median']:6.2f}  {row['min']:6.2f}  {row['max']:6.2f}")
+    for name, ratio in paired.items():
+        print(f"{name:40s}  {ratio['median']:6.2f}  {ratio['min']:6.2f}  {ratio['max']:6.2f}")
     return {
         "ratios": {name: round(paired[name]["median"], 3) for name in ("torchvision", "timm", "dali")},
         "paired": paired,
-        "cpu_milliseconds_per_image": rows,
+        "cpu_milliseconds_per_image": costs,
         "setting": vars(options) | {"size": SIZE, "kilobytes_per_file": round(size / 1000, 1)},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -4,12 +4,12 @@ python benchmarks/mixing.py [--json FILE]
 
 Both get float images (N, 3, 256, 256) in channels_last memory and integer labels, overwrite the images and return soft
 targets of 1000 classes. timm has its usual ImageNet setting (mixup_alpha 0.8, cutmix_alpha 1), which mixes every image,
-in mode "batch" (one decision and one place for the batch) and "elem" (one for each image). Ours mixes half the images
-where the row does not say otherwise, so "every image mixed" and "mixup only" are the rows that do as much as timm.
+in mode "batch" (one decision and one place for the batch) and "elem" (one for each image). Ours mixes half of
+the images unless the line says otherwise, so "every image mixed" and "mixup only" do as much work as timm.
 
-The contenders take turns (A B C ... C B A) in each round; a turn is several batches. The figure is CPU time of this
-process with one thread; on a GPU, time on the clock until the GPU is done. The first round warms up and is dropped. A
-ratio is our cost / timm's in the same round: below 1, ours is cheaper.
+The contenders take turns (A B C ... C B A) in each round; a turn is several batches. The result is CPU time of this
+process with one thread; on a GPU, elapsed time until the GPU has finished. The first round is a warm-up and is dropped.
+A ratio is our cost / timm's in the same round: below 1, ours is cheaper.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def timm(mode: str, batches: Images, labels: torch.Tensor) -> Mixed:
 
 
 def contenders(options: argparse.Namespace, device: str) -> dict[str, Mixed]:
-    """Return endless mixers, which share batches that are together larger than a processor's cache."""
+    """Return endless mixers on shared batches, which are larger in total than a processor's cache."""
     generator = torch.Generator().manual_seed(0)
     shape = (options.batch_size, 3, options.size, options.size)
     batches = [
@@ -75,7 +75,7 @@ def contenders(options: argparse.Namespace, device: str) -> dict[str, Mixed]:
 
 
 def seconds(device: str) -> float:
-    """Return the CPU time of this process; for a GPU, the clock once it has nothing left to do."""
+    """Return the CPU time of this process; for a GPU, the time when it has finished all work."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -91,7 +91,7 @@ def turn(mixer: Mixed, options: argparse.Namespace, device: str) -> float:
 
 
 def measure(options: argparse.Namespace, device: str) -> dict[str, list[float]]:
-    """Return each contender's milliseconds per batch, the mean of its two turns, in each round but the first."""
+    """Return each contender's milliseconds per batch, the mean of two turns, in each round except the first."""
     np.random.seed(0)  # noqa: NPY002  (timm draws from the global generator)
     mixers = contenders(options, device)
     milliseconds: dict[str, list[float]] = {name: [] for name in mixers}
@@ -107,7 +107,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(milliseconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Return our cost / timm's of the same round, for each of our rows and each of timm's modes."""
+    """Return our cost / timm's in the same round, for each of our settings and each of timm's modes."""
     return {
         f"{own} / {other}": spread([a / b for a, b in zip(milliseconds[own], milliseconds[other], strict=True)])
         for other in TIMM
@@ -123,7 +123,7 @@ def show(title: str, rows: dict[str, dict[str, float]]) -> None:
 
 
 def report(options: argparse.Namespace, devices: Sequence[str]) -> dict[str, Any]:
-    """Measure, print the tables and return what ``--json`` writes."""
+    """Measure, print the tables and return the content of the ``--json`` file."""
     rows: dict[str, dict[str, float]] = {}
     paired: dict[str, dict[str, float]] = {}
     for device in devices:

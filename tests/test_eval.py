@@ -383,7 +383,7 @@ def test_real_needs_classes_and_files_of_imagenet(evaluate, trained):
 
 def test_a_set_of_other_classes_is_refused_before_anything_is_evaluated(evaluate, trained, beside, monkeypatch):
     monkeypatch.setattr(EvalLoader, "__iter__", lambda _: pytest.fail("it was evaluated"))
-    with pytest.raises(UserError, match=f"--a .* has classes that the checkpoint has not: {SYNSETS[230]}"):
+    with pytest.raises(UserError, match=f"--a .* has classes that the checkpoint lacks: {SYNSETS[230]}"):
         evaluate("--ckpt", trained[0], "--a", beside.folder / "a")
 
 

@@ -33,12 +33,12 @@ from backbones.dataset.sources.braces import expand
 from backbones.dataset.sources.folder import VALIDATION_FOLDERS
 from backbones.dataset.sources.prepared import (
     ARCHIVES,
-    PLAN,
+    REQUEST,
     changed,
     describe_archives,
     index_file,
     is_complete,
-    read_plan,
+    read_request,
 )
 from backbones.dataset.sources.webdataset import (
     CLASS_FILES,
@@ -48,7 +48,7 @@ from backbones.dataset.sources.webdataset import (
     scan_shards,
 )
 from backbones.dataset.splits import after_quarantine, data_folder, naming_files, require_same_classes, train_and_val
-from backbones.dataset.workers import AHEAD, as_they_finish, processes
+from backbones.dataset.workers import JOBS_PER_WORKER, as_they_finish, processes
 from backbones.errors import UserError
 from backbones.recipe import require
 
@@ -194,9 +194,9 @@ def _plan(options: Options, source: Path, train: Index, val: Index) -> dict[str,
 
 def _require_plan(out: Path, plan: dict[str, Any]) -> None:
     """Write the plan into a new folder; refuse the folder of another plan."""
-    if not (out / PLAN).exists():
+    if not (out / REQUEST).exists():
         _write_plan(out, plan)
-    theirs = read_plan(out)
+    theirs = read_request(out)
     if other := [f"{name} was {theirs.get(name)}, now {plan[name]}" for name in plan if theirs.get(name) != plan[name]]:
         raise UserError(
             f"{out} was begun in another way: {'; '.join(other)}.\nChoose another --out, or remove the folder."
@@ -204,9 +204,9 @@ def _require_plan(out: Path, plan: dict[str, Any]) -> None:
 
 
 def _write_plan(out: Path, plan: dict[str, Any]) -> None:
-    partial = out / f"{PLAN}.partial"
+    partial = out / f"{REQUEST}.partial"
     partial.write_text(json.dumps(plan, indent=2) + "\n")
-    partial.replace(out / PLAN)
+    partial.replace(out / REQUEST)
 
 
 def _read_indexes(out: Path) -> tuple[Index, Index] | None:
@@ -239,7 +239,7 @@ def _write_smaller(
     how = {"short_side": options.resize or 0, "quality": options.quality}
     total = sum(len(rows) for split, index in _named(splits) for rows, _ in lacking(index, out, split))
     jobs = (shard for split, index in _named(splits) for shard in shards(index, out, split, **how))
-    written = as_they_finish(write_shard, jobs, executor, AHEAD * options.workers)
+    written = as_they_finish(write_shard, jobs, executor, JOBS_PER_WORKER * options.workers)
     if failures := [failure for shard in _counted(written, total) for failure in shard.failures]:
         listed = "".join(f"\n  {failure}" for failure in sorted(failures))
         raise UserError(
@@ -307,7 +307,7 @@ def _require_own_folder(source: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file.\nChoose a folder.")
     others = [path.name for path in out.iterdir() if path.name != LOCK] if out.exists() else []
-    if others and PLAN not in others:
+    if others and REQUEST not in others:
         raise UserError(f"--out {out} holds files that `prepare` has not written.\nChoose an empty or a new folder.")
 
 

@@ -1,1 +1,1 @@
-"""Images to batches: what is in the data set, in which order, decoded by whom, mixed how."""
+"""From images to batches: order, reading, decoding, augmentation and mixing."""

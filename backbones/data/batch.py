@@ -1,4 +1,4 @@
-"""One micro-batch on the device, and the way there."""
+"""One micro-batch on the device, and the copy to the device."""
 
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     epoch: int
     position: int
-    """Training: position in the epoch of the first image, the others follow. Validation: the first row."""
+    """Position of the first image in the epoch; in validation, its row. The others follow it."""
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to the device without waiting for it: from pinned memory where it is a GPU."""
+    """Return the tensor on the device, without waiting for the copy; a GPU copies from pinned memory."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,7 +1,9 @@
-"""What a backend is told: it turns an iterator of plans into an iterator of (plan, pixels), in the same order."""
+"""Input and output that the three loaders share: plans and a Feed in, each plan with its pixels out."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +16,7 @@ from backbones.recipe import Loading
 
 @dataclass(frozen=True, eq=False)
 class Feed:
-    """Everything about a stream of images but their order."""
+    """Everything a loader needs to know about its images except their order."""
 
     index: Index
     """The files."""
@@ -23,18 +25,22 @@ class Feed:
     batch_size: int
     """Images of the largest plan."""
     device: torch.device
-    """Where a backend with a GPU decoder decodes."""
+    """Device of the pixels; a GPU also decodes."""
     workers: int
     """Decoding threads."""
     loading: Loading
-    """Threads, batches ahead, decoder memory."""
+    """Reading threads, batches ahead, decoder memory."""
     bad: BadImages
-    """What a bad image does."""
+    """The rule for bad images."""
 
 
-Pixels = Generator[tuple[Plan, torch.Tensor], None, None]
-"""Each plan with its images as uint8 RGB, (N, size, size, 3), before colours change; its rows name the images that
-were used. Closing the generator ends its threads."""
+Pixels = Iterator[tuple[Plan, torch.Tensor]]
+"""Plans in the order given, each with its images as uint8 RGB, (N, size, size, 3), before colours change. The rows of a
+plan name the images that were used."""
 
-Backend = Callable[[Iterator[Plan], Feed], Pixels]
-"""The one signature of ``images`` in pipeline.py (DALI), reference.py (torchvision) and synthetic.py."""
+OpenImages = Callable[[Iterator[Plan], Feed], AbstractContextManager[Pixels]]
+"""Type of ``images`` in pipeline.py (DALI), reference.py (torchvision) and synthetic.py. Leaving the context ends its
+threads."""
+
+OpenStage = Callable[[Iterator[Plan], Feed], AbstractContextManager[Iterator[tuple[Plan, Any]]]]
+"""Type of the values of ``STAGES`` in the same modules: ``images``, or a first part of its work."""

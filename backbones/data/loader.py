@@ -1,37 +1,38 @@
-"""The batches that training and evaluation see: float images on the device, labels, and where in the epoch they are."""
+"""Batches for training and evaluation: float images on the device, labels, and their position in the epoch."""
 
 import importlib
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Self
+from functools import partial
+from types import ModuleType
 
 import torch
 
 from backbones.data.augment.finish import Finish
 from backbones.data.augment.view import View
 from backbones.data.batch import Batch, to_device
-from backbones.data.feed import Backend, Feed, Pixels
-from backbones.data.order import Shares, training_plans, validation_plans
+from backbones.data.feed import Feed, OpenImages, OpenStage
+from backbones.data.order import Plan, Shares, training_plans, validation_plans
 from backbones.data.reading.bad_images import BadImages
 from backbones.dataset.index import Index
 from backbones.errors import UserError, did_you_mean
 from backbones.recipe import Augment, LoaderName, Loading, Preprocess
 
-BACKENDS = {
+LOADERS = {
     "dali": "backbones.data.pipeline",
     "reference": "backbones.data.reference",
     "synthetic": "backbones.data.synthetic",
 }
-"""Module of each loader's ``images``; imported when asked for, so that only "dali" needs DALI."""
+"""Module of each loader. It is imported on demand, so that only "dali" needs DALI."""
 
 
 @dataclass(eq=False)
 class TrainLoader:
-    """This process's micro-batches of an endless training run.
+    """Micro-batches of one process in an endless training run.
 
-    The images, crops and flips of a step depend on (index, seed, epoch, step) alone: not on the number of processes,
-    accumulation steps, threads or on where the run was resumed. Raises UserError where the batch does not fit.
+    The images, crops and flips of a step depend on (index, seed, step) alone, not on the number of processes,
+    accumulation steps or threads, nor on the step at which the run was resumed. Raises UserError where the batch size
+    does not fit.
     """
 
     index: Index
@@ -52,98 +53,52 @@ class TrainLoader:
     workers: int = 4
     """Decoding threads of this process."""
     loading: Loading = field(default_factory=Loading)
-    """Threads that read, batches ahead, and what a bad image does."""
+    """Reading threads, batches ahead, and the rule for bad images."""
 
     def __post_init__(self) -> None:
-        self.bad = BadImages(self.index, self.loading, world_size=self.world_size)
         self._shares = Shares(self.batch_size, self.grad_accum_steps, self.rank, self.world_size)
         self.steps_per_epoch = self._shares.steps_per_epoch(len(self.index))
         self.dropped = len(self.index) % self.batch_size
-        self._images = backend(self.loader)
-        self._stream = Stream()
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the micro-batches of ``epoch`` from ``start_step`` on: grad_accum_steps of them per step.
-
-        Threads run ahead, over the end of the epoch too; a jump to another place starts them anew.
-        """
-        if not 0 <= start_step <= self.steps_per_epoch:
-            raise ValueError(f"start_step={start_step} must lie in [0, {self.steps_per_epoch}]")
-        per_epoch = self.steps_per_epoch * self.grad_accum_steps
-        places = range(epoch * per_epoch + start_step * self.grad_accum_steps, (epoch + 1) * per_epoch)
-        if places and self._stream.place != places[0]:
-            self.close()
-            self._stream = Stream(self._read(epoch, start_step), places[0])
-        stream = self._stream
-        for place in places:
-            yield stream.take(place)
+        self._module = import_loader(self.loader)
+        bad = BadImages(self.index, self.loading, world_size=self.world_size)
+        view, device = View(self.img_size, self.preprocess, self.augment), torch.device(self.device)
+        self._feed = Feed(self.index, view, self._shares.micro_batch, device, self.workers, self.loading, bad)
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
-        """Yield micro-batches from optimizer step ``step`` of the run on, without end."""
-        try:
-            epoch, start = divmod(step, self.steps_per_epoch)
-            while True:
-                yield from self.epoch(epoch, start)
-                epoch, start = epoch + 1, 0
-        finally:
-            self.close()
+        """Return the micro-batches from optimizer step ``step`` of the run on, grad_accum_steps per step, without end.
+
+        Threads read ahead, over the ends of epochs too. Closing the generator ends them. Every call starts a stream of
+        its own. Raises ValueError for a negative step.
+        """
+        return make_batches(self._module.images, self._plans(step), self._feed)
 
     def counters(self) -> dict[str, int]:
-        """Return what was counted so far."""
-        return {"data/replaced": self.bad.replaced}
+        """Return what was counted while batches were taken, in this process: replaced bad images."""
+        return {"data/replaced": self._feed.bad.replaced}
 
-    @property
-    def replaced(self) -> int:
-        """Bad images in whose place others were taken, so far."""
-        return self.bad.replaced
+    def stages(self) -> dict[str, Callable[[int], Generator[int, None, None]]]:
+        """Return functions that do the loader's work up to each of its stages, from a step on, to be measured.
 
-    def close(self) -> None:
-        """End the threads; the loader can be used again."""
-        self._stream.close()
+        Each yields the number of images of a micro-batch when it is done with them, without end.
+        """
+        return {name: partial(self._work, stage) for name, stage in self._module.STAGES.items()}
 
-    def __enter__(self) -> Self:
-        return self
+    def _work(self, stage: OpenStage, step: int) -> Generator[int, None, None]:
+        with stage(self._plans(step), self._feed) as finished:
+            for plan, _ in finished:
+                yield len(plan.rows)
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _read(self, epoch: int, step: int) -> Generator[Batch, None, None]:
-        plans = training_plans(len(self.index), self._shares, seed=self.seed, epoch=epoch, step=step)
-        view = View(self.img_size, self.preprocess, self.augment)
-        device = torch.device(self.device)
-        feed = Feed(self.index, view, self._shares.micro_batch, device, self.workers, self.loading, self.bad)
-        return batches(self._images(plans, feed), feed)
-
-
-class Stream:
-    """A running iterator of micro-batches, counted from the start of training."""
-
-    def __init__(self, source: Generator[Batch, None, None] | None = None, place: int = -1) -> None:
-        self.source = source
-        self.place = place
-        """Number of the micro-batch that comes next; -1: none, the stream is closed or failed."""
-
-    def take(self, place: int) -> Batch:
-        """Return micro-batch ``place``, which must be the next one: two readers would disturb each other."""
-        if self.source is None or place != self.place:
-            raise RuntimeError(f"micro-batch {place} was asked for, but the loader was closed or read by another")
-        self.place = -1
-        batch = next(self.source)
-        self.place = place + 1
-        return batch
-
-    def close(self) -> None:
-        """End the threads behind the stream."""
-        if self.source is not None:
-            self.source.close()
-        self.source, self.place = None, -1
+    def _plans(self, step: int) -> Iterator[Plan]:
+        if step < 0:
+            raise ValueError(f"step={step} must not be negative")
+        return training_plans(len(self.index), self._shares, seed=self.seed, step=step)
 
 
 @dataclass(eq=False)
 class EvalLoader:
     """This process's share of the validation images, in batches; iterable any number of times.
 
-    Over all processes every image comes exactly once: nothing is padded, repeated or dropped, so a process may have
+    Over all processes every image comes exactly once: nothing is padded, repeated or dropped. So a process may have
     a smaller last batch, fewer batches than another, or none.
     """
 
@@ -161,11 +116,11 @@ class EvalLoader:
     workers: int = 4
     """Decoding threads of this process."""
     loading: Loading = field(default_factory=Loading)
-    """Threads that read, and batches ahead; a bad image always stops."""
+    """Reading threads, and batches ahead. A bad image always stops the evaluation."""
 
     def __post_init__(self) -> None:
         self.n = len(self.index)
-        self._images = backend(self.loader)
+        self._module = import_loader(self.loader)
 
     def __len__(self) -> int:
         """Return the number of batches of this process."""
@@ -174,28 +129,28 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         plans = validation_plans(self.n, self.batch_size, rank=self.rank, world_size=self.world_size)
-        view = View(self.img_size, self.preprocess)
-        device, bad = torch.device(self.device), BadImages(self.index, None)
+        view, device = View(self.img_size, self.preprocess), torch.device(self.device)
+        bad = BadImages(self.index, None)
         feed = Feed(self.index, view, self.batch_size, device, self.workers, self.loading, bad)
-        return batches(self._images(plans, feed), feed)
+        return make_batches(self._module.images, plans, feed)
 
 
-def batches(pixels: Pixels, feed: Feed) -> Generator[Batch, None, None]:
-    """Yield a Batch per plan: bytes cross to the device and become floats there."""
+def make_batches(open_images: OpenImages, plans: Iterator[Plan], feed: Feed) -> Generator[Batch, None, None]:
+    """Yield a Batch per plan: copy its pixels to the device and make floats of them there."""
     finish = Finish(feed.view, feed.device)
-    with closing(pixels):
+    with open_images(plans, feed) as pixels:
         for plan, image in pixels:
             feed.bad.count(len(plan.rows), plan.replaced)
             labels = to_device(torch.from_numpy(feed.index.labels[plan.rows]), feed.device)
             yield Batch(finish(to_device(image, feed.device), plan.draws), labels, plan.epoch, plan.position)
 
 
-def backend(name: str) -> Backend:
-    """Return the ``images`` function of a loader, importing its module."""
-    if name not in BACKENDS:
-        raise UserError(f"loader={name!r} must be one of {', '.join(BACKENDS)}.{did_you_mean(name, BACKENDS)}")
+def import_loader(name: str) -> ModuleType:
+    """Import the module of a loader; it has the function ``images`` and the table ``STAGES`` (see feed.py)."""
+    if name not in LOADERS:
+        raise UserError(f"loader={name!r} must be one of {', '.join(LOADERS)}.{did_you_mean(name, LOADERS)}")
     try:
-        return importlib.import_module(BACKENDS[name]).images
+        return importlib.import_module(LOADERS[name])
     except ModuleNotFoundError as error:
         raise UserError(
             f"loader={name!r} needs the package {error.name!r}.\n"

@@ -1,8 +1,8 @@
-"""Which image is in which batch, and its random numbers: pure functions of (seed, epoch, position).
+"""Images of each micro-batch and their random numbers: pure functions of (seed, epoch, position).
 
-Nothing here has state, so a run continues anywhere, on any number of processes, by asking for the step it needs.
-Position p of an epoch is the p-th image of that epoch's permutation; everything random about it is row p of a
-counter-based stream (Philox 4x64), so the numbers of positions [a, b) are a slice of those of [0, n).
+Nothing here has state, so a run can go on at any step, on any number of processes. Position p of an epoch is the p-th
+image of that epoch's permutation. Its random numbers are row p of a counter-based stream (Philox 4x64), so the numbers
+of positions [a, b) are a slice of those of [0, n).
 """
 
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ class Plan(NamedTuple):
     rows: np.ndarray
     draws: np.ndarray
     replaced: int = 0
-    """Bad images among them whose rows were exchanged for others."""
+    """Number of rows that name another image because the planned one is bad."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How one optimizer step's images are shared among accumulation steps and processes."""
+    """Division of one optimizer step's images among accumulation steps and processes."""
 
     batch_size: int
     """Images per optimizer step, over all processes and accumulation steps."""
@@ -70,26 +70,27 @@ class Shares:
         return size // self.batch_size
 
     def starts(self, step: int) -> Iterator[int]:
-        """Yield the first position of each of this process's micro-batches of ``step``."""
+        """Yield the first position of each micro-batch of this process in ``step``, counted from the epoch's start."""
         for part in range(self.grad_accum_steps):
             yield step * self.batch_size + (part * self.world_size + self.rank) * self.micro_batch
 
 
-def training_plans(size: int, shares: Shares, *, seed: int, epoch: int = 0, step: int = 0) -> Iterator[Plan]:
-    """Yield this process's micro-batches from (epoch, step) on, without end.
+def training_plans(size: int, shares: Shares, *, seed: int, step: int = 0) -> Iterator[Plan]:
+    """Yield this process's micro-batches from optimizer step ``step`` of the run on, without end.
 
-    Every position of an epoch but the dropped tail belongs to exactly one micro-batch of one process, and step s
-    holds positions [s * batch_size, (s + 1) * batch_size) for any number of processes and accumulation steps.
+    Every position of an epoch except its dropped end belongs to exactly one micro-batch of one process. Step s of an
+    epoch holds positions [s * batch_size, (s + 1) * batch_size) for any number of processes and accumulation steps.
     """
     steps = shares.steps_per_epoch(size)
+    epoch, first = divmod(step, steps)
     while True:
         order = permutation(seed, epoch, size)
-        for each in range(step, steps):
-            for start in shares.starts(each):
+        for number in range(first, steps):
+            for start in shares.starts(number):
                 stop = start + shares.micro_batch
                 draws = uniforms(seed, epoch, start, stop, DRAWS, stream="augment")
                 yield Plan(epoch, start, order[start:stop], draws)
-        epoch, step = epoch + 1, 0
+        epoch, first = epoch + 1, 0
 
 
 def validation_plans(size: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[Plan]:

@@ -1,10 +1,11 @@
-"""DALI decodes and augments, on the CPU or the GPU, in training and evaluation; on the CPU, torch resizes."""
+"""Loader with DALI, which decodes and augments on the CPU or the GPU; on the CPU, torch resizes."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from backbones.data.augment.auto_augment_dali import augment
 from backbones.data.augment.resize import resize_windows
 from backbones.data.augment.view import View
 from backbones.data.augment.warp import relative_to
-from backbones.data.feed import Feed, Pixels
+from backbones.data.feed import Feed, OpenStage, Pixels
 from backbones.data.order import Plan
 from backbones.data.reading.ahead import run_ahead
-from backbones.data.reading.reader import EncodedBatch, Reader
+from backbones.data.reading.reader import EncodedBatch, Reader, read_plans
 from backbones.errors import UserError
 from backbones.recipe import Loading
 
@@ -27,167 +28,196 @@ Inputs = tuple[Any, ...]
 """One array, or list of arrays, for each input of a graph."""
 
 Graph = Callable[..., Any]
-"""A function that `pipeline_def` made: its first outputs are the pixels and the rows."""
+"""A function made by `pipeline_def`; the first two outputs of its graph are the pixels and the rows."""
 
-Decoded = Generator[tuple[EncodedBatch, Any], None, None]
-"""Each batch with DALI's first output, which is good until the next one is asked for."""
+Convert = Callable[[EncodedBatch, Any], torch.Tensor]
+"""(batch, first output of the graph) -> tensor."""
 
 INTEGER, FLOAT = types.DALIDataType.INT32, types.DALIDataType.FLOAT
 
 FILTERS = {"bilinear": types.DALIInterpType.INTERP_LINEAR, "bicubic": types.DALIInterpType.INTERP_CUBIC}
 
 
-def images(plans: Iterator[Plan], feed: Feed, *, decode_only: bool = False) -> Pixels:
-    """Yield each plan with its pixels, read and decoded by threads that run ahead.
+@contextmanager
+def images(plans: Iterator[Plan], feed: Feed) -> Iterator[Pixels]:
+    """Open an iterator of plans with their pixels, read and decoded by threads that run ahead.
 
-    With ``decode_only`` nothing is augmented, so that decoding can be timed: in place of the pixels come the height,
-    width and channels of what was decoded, int64 (N, 3) on the CPU.
-
-    A file that DALI cannot decode ends its pipeline, but not the run: a new one goes on with the batches in flight,
-    after the file has been found and named, replaced, or decoded by PIL in DALI's place. Raises UserError for a bad
-    file where it must stop the run, truncated ones included even where the random crop misses the damage.
+    A file that DALI cannot decode ends its pipeline, but not the run. The file is found and named, then replaced, or
+    decoded by PIL instead, and a new pipeline goes on with the batches that were in flight. Raises UserError for a bad
+    file that must stop the run; a truncated one is found even where the random crop misses the damage.
 
     Shape: uint8 (N, size, size, 3), on feed.device.
     """
-    reader = Reader(feed.bad, threads=feed.loading.read_threads)
-    with closing(reader), closing(run_ahead(reader.batches(plans), feed.loading.prefetch)) as batches:
-        flight = Flight(batches, feed, reader)
-        if decode_only:
-            yield from map(_shapes, _decoded(flight, feed, _windows))
-        elif resizes_outside(feed):
-            yield from _resized(_decoded(flight, feed, _windows), feed)
-        else:
-            yield from map(_as_tensor, _decoded(flight, feed, _graph))
+    if not resizes_with_torch(feed):
+        with open_decoder(plans, feed, _describe_images, _to_tensor) as decoder:
+            yield decoder
+        return
+    with ThreadPoolExecutor(max(1, feed.workers), thread_name_prefix="resize") as pool:
+        resize = partial(_resize, view=feed.view, pool=pool)
+        with (
+            open_decoder(plans, feed, _describe_windows, resize) as decoder,
+            closing(run_ahead(decoder, 1)) as resized,
+        ):
+            yield resized
 
 
-def resizes_outside(feed: Feed) -> bool:
-    """Return whether torch resizes what DALI decodes: on the CPU, where DALI is slow at it, if no more follows."""
+def decode_plans(plans: Iterator[Plan], feed: Feed) -> AbstractContextManager["Decoder"]:
+    """Open an iterator of plans with the sizes of what was decoded, not augmented, so that decoding can be timed.
+
+    Shape: int64 (N, 3) height, width, channels, on the CPU.
+    """
+    return open_decoder(plans, feed, _describe_windows, _to_shapes)
+
+
+STAGES: dict[str, OpenStage] = {"read": read_plans, "decode": decode_plans, "augment": images}
+"""Stages of this loader, each with the work before it, for TrainLoader.stages."""
+
+
+def resizes_with_torch(feed: Feed) -> bool:
+    """Return whether torch resizes what DALI decodes: on the CPU, where DALI is slow at it, if nothing else follows."""
     return feed.device.type == "cpu" and not feed.view.is_warp and not feed.view.is_auto
 
 
-class Flight:
-    """The batches that DALI was given and has not returned yet, so that a failure can be traced to its file."""
+@contextmanager
+def open_decoder(plans: Iterator[Plan], feed: Feed, graph: Graph, convert: Convert) -> Iterator["Decoder"]:
+    """Open a Decoder of the images of ``plans``, which are read in advance."""
+    with (
+        closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader,
+        closing(run_ahead(map(reader.read, plans), feed.loading.prefetch)) as batches,
+        closing(Decoder(batches, feed, reader, graph=graph, convert=convert)) as decoder,
+    ):
+        yield decoder
 
-    def __init__(self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader) -> None:
-        self.batches = batches
-        self.view = feed.view
-        self.device_id = _device_id(feed)
-        self.reader = reader
-        self.waiting: deque[EncodedBatch] = deque()
-        self.lent: deque[Inputs] = deque()
-        """The arrays of what is waiting: DALI reads them in place."""
-        self.again: deque[EncodedBatch] = deque()
-        """What pipelines that failed did not return, in order."""
-        self.error: UserError | None = None
-        """Why no further batch can be read; raised when the ones before it have been taken."""
 
-    def __iter__(self) -> Iterator[Inputs]:
-        """Yield what the graph takes, from the batches that an earlier pipeline did not return on."""
-        self.again.extendleft(reversed(self.waiting))
-        self.waiting.clear()
-        self.lent.clear()
-        while batch := self._next():
-            self.waiting.append(batch)
-            self.lent.append((batch.data, batch.plan.rows, *_geometry(batch, self.view)))
-            yield self.lent[-1]
+class Decoder:
+    """Iterator of plans with tensors, made by one DALI pipeline after another: a file that DALI refuses ends one."""
 
-    def _next(self) -> EncodedBatch | None:
-        """Return the next batch; None at the end, or at an error that must wait for its turn."""
+    def __init__(
+        self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader, *, graph: Graph, convert: Convert
+    ) -> None:
+        self.in_flight = InFlight(batches, feed, reader)
+        self.feed, self.graph, self.convert = feed, graph, convert
+        self.stream = torch.cuda.current_stream(feed.device) if feed.device.type == "cuda" else None
+        self.pipe: Pipeline | None = self._build()
+
+    def __iter__(self) -> Iterator[tuple[Plan, torch.Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[Plan, torch.Tensor]:
+        while (outputs := self._run()) is None:
+            self.close()  # before its arrays are released
+            self.in_flight.restart()
+            self.pipe = self._build()
+        output, rows, *_ = outputs
+        batch = self.in_flight.finish(rows.as_array().ravel())
+        return batch.plan, self.convert(batch, output)
+
+    def close(self) -> None:
+        """End the pipeline and its threads."""
+        self.pipe = None
+
+    def _run(self) -> tuple[Any, ...] | None:
+        """Return the next outputs of the pipeline; None where a bad file has ended it."""
+        assert self.pipe is not None
         try:
-            batch = self.again.popleft() if self.again else next(self.batches, None)
-            return batch and self.reader.renew(batch)
-        except UserError as error:
-            self.error = error
+            return self.pipe.run(self.stream)
+        except StopIteration:
+            if self.in_flight.error:
+                raise self.in_flight.error from None
+            raise
+        except RuntimeError as error:
+            self.in_flight.find_culprits(error)
             return None
 
-    def land(self, rows: np.ndarray) -> EncodedBatch:
-        """Return the batch that DALI has finished, having checked that these are its images."""
-        batch = self.waiting.popleft()
-        self.lent.popleft()
+    def _build(self) -> Pipeline:
+        view, loading = self.feed.view, self.feed.loading
+        return self.graph(
+            self.in_flight,
+            view,
+            loading,
+            batch_size=self.feed.batch_size,
+            num_threads=max(1, self.feed.workers),
+            device_id=self.in_flight.device_id,
+            prefetch_queue_depth=loading.prefetch,
+            enable_conditionals=view.is_auto,  # the number of an image's operation is a condition
+        )
+
+
+class InFlight:
+    """Iterator of the inputs of DALI that keeps each batch until DALI has returned it.
+
+    So a failure can be traced to its file, and the next pipeline gets the same batches. DALI reads the arrays in
+    place: they must exist as long.
+    """
+
+    def __init__(self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader) -> None:
+        self.batches, self.view, self.reader = batches, feed.view, reader
+        self.device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
+        self.given: deque[tuple[EncodedBatch, Inputs]] = deque()
+        """Batches that the pipeline has and has not returned, with their arrays."""
+        self.unfinished: deque[EncodedBatch] = deque()
+        """Batches that earlier pipelines did not return, in order."""
+        self.error: UserError | None = None
+        """The reason why no further batch can be read; to be raised after the batches before it were taken."""
+
+    def __iter__(self) -> Iterator[Inputs]:
+        return self
+
+    def __next__(self) -> Inputs:
+        batch = self._next_batch()
+        self.given.append((batch, (batch.data, batch.plan.rows, *_compute_geometry(batch, self.view))))
+        return self.given[-1][1]
+
+    def restart(self) -> None:
+        """Give the next pipeline, first, the batches that the last one did not return."""
+        self.unfinished.extendleft(batch for batch, _ in reversed(self.given))
+        self.given.clear()
+
+    def finish(self, rows: np.ndarray) -> EncodedBatch:
+        """Return the batch that DALI has finished, after a check that ``rows`` are its images."""
+        batch, _ = self.given.popleft()
         if not np.array_equal(rows, batch.plan.rows):
             raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
         return batch
 
-    def recover(self, error: RuntimeError) -> None:
-        """Find out which of the images in flight DALI could not decode, so that they are read anew without it.
+    def find_culprits(self, error: RuntimeError) -> None:
+        """Find the images in flight that DALI cannot decode, so that they are read again without it.
 
-        Each is tried alone, so that the verdict on an image does not depend on its company. Raises UserError where
-        that must stop the run, and ``error`` where every image decodes alone.
+        Each is tried alone, so that the verdict on an image does not depend on the others in its batch. Raises
+        UserError where an image must stop the run, and ``error`` where every image decodes alone.
         """
-        refused = {row for batch in self.waiting for row in _undecodable(batch, self.device_id)}
+        refused = {row for batch, _ in self.given for row in _find_undecodable(batch, self.device_id)}
         for row in sorted(refused):
             self.reader.refuse(row)
         if not refused:
             raise error
 
-
-def _decoded(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
-    """Run one pipeline after another until the plans are at an end."""
-    while True:
+    def _next_batch(self) -> EncodedBatch:
+        """Return the next batch; StopIteration at the end, or at an error, which is kept for later."""
         try:
-            yield from _run(flight, feed, graph)
-            break
-        except RuntimeError as error:
-            flight.recover(error)
-    if flight.error:
-        raise flight.error
+            return self.reader.renew(self.unfinished.popleft() if self.unfinished else next(self.batches))
+        except UserError as error:
+            self.error, self.batches = error, iter(())
+            self.unfinished.clear()
+            raise StopIteration from None
 
 
-def _run(flight: Flight, feed: Feed, graph: Graph) -> Decoded:
-    """Run one pipeline until the plans or its life are at an end."""
-    stream = torch.cuda.current_stream(feed.device) if feed.device.type == "cuda" else None
-    pipe: Pipeline = graph(
-        iter(flight),
-        feed.view,
-        feed.loading,
-        batch_size=feed.batch_size,
-        num_threads=max(1, feed.workers),
-        device_id=flight.device_id,
-        prefetch_queue_depth=feed.loading.prefetch,
-        enable_conditionals=feed.view.is_auto,  # an image's number of an operation is a condition
-    )
-    while True:
-        try:
-            output, rows, *_ = cast("tuple[Any, ...]", pipe.run(stream))
-        except StopIteration:
-            return
-        yield flight.land(rows.as_array().ravel()), output
+def _to_tensor(_: EncodedBatch, output: Any) -> torch.Tensor:
+    return torch.from_dlpack(output.as_tensor())
 
 
-def _as_tensor(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
-    batch, output = pair
-    return batch.plan, torch.from_dlpack(output.as_tensor())
+def _to_shapes(_: EncodedBatch, output: Any) -> torch.Tensor:
+    return torch.tensor([output[i].shape() for i in range(len(output))], dtype=torch.int64)
 
 
-def _shapes(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
-    batch, output = pair
-    return batch.plan, torch.tensor([output[i].shape() for i in range(len(output))], dtype=torch.int64)
+def _resize(batch: EncodedBatch, output: Any, *, view: View, pool: Executor) -> torch.Tensor:
+    windows = [torch.from_dlpack(output[i]) for i in range(len(output))]
+    crops = view.crops(batch.sizes, batch.plan.draws)
+    return resize_windows(windows, crops, size=view.size, interpolation=view.preprocess.interpolation, pool=pool)
 
 
-def _resized(decoded: Decoded, feed: Feed) -> Pixels:
-    """Resize with threads of our own, one batch ahead of the one that is taken."""
-
-    def resize(pair: tuple[EncodedBatch, Any]) -> tuple[Plan, torch.Tensor]:
-        batch, output = pair
-        windows = [torch.from_dlpack(output[i]) for i in range(len(output))]
-        crops = feed.view.crops(batch.sizes, batch.plan.draws)
-        kind = feed.view.preprocess.interpolation
-        return batch.plan, resize_windows(windows, crops, size=feed.view.size, interpolation=kind, pool=pool)
-
-    with (
-        ThreadPoolExecutor(max(1, feed.workers), thread_name_prefix="resize") as pool,
-        closing(decoded),
-        closing(run_ahead(map(resize, decoded), 1)) as batches,
-    ):
-        yield from batches
-
-
-def _device_id(feed: Feed) -> int | None:
-    return (feed.device.index or 0) if feed.device.type == "cuda" else None
-
-
-def _undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
-    """Yield the rows of the images that DALI refuses one by one."""
+def _find_undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
+    """Yield the rows of the images that DALI cannot decode alone."""
     for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
         try:
             _decode_alone(data, batch_size=1, num_threads=1, device_id=device_id).run()
@@ -195,8 +225,8 @@ def _undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
             yield row
 
 
-def _geometry(batch: EncodedBatch, view: View) -> Inputs:
-    """Return the window to decode and what happens to it, one array for each input of the graph."""
+def _compute_geometry(batch: EncodedBatch, view: View) -> Inputs:
+    """Return the window to decode and the geometry that follows, one array for each input of the graph."""
     if view.is_warp:
         warps = view.warps(batch.sizes, batch.plan.draws)
         matrices = np.zeros((len(batch.sizes), 3, 3), dtype=np.float32)
@@ -206,10 +236,10 @@ def _geometry(batch: EncodedBatch, view: View) -> Inputs:
     crops = view.crops(batch.sizes, batch.plan.draws)
     resized = crops.resized.astype(np.float32)
     places = _int32(crops.windows[:, :2]), _int32(crops.windows[:, 2:])
-    return *places, resized, _int32(crops.corners), _int32(crops.flips), *_operations(batch, view)
+    return *places, resized, _int32(crops.corners), _int32(crops.flips), *_choose_operations(batch, view)
 
 
-def _operations(batch: EncodedBatch, view: View) -> Inputs:
+def _choose_operations(batch: EncodedBatch, view: View) -> Inputs:
     if not view.is_auto:
         return ()
     choice = view.operations(batch.plan.draws)
@@ -221,23 +251,23 @@ def _int32(values: np.ndarray) -> np.ndarray:
 
 
 @pipeline_def
-def _graph(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, Any]:
-    """Describe the work on one image: decode a window of it, then warp it, or resize, cut and mirror."""
-    encoded, rows, start, shape, *rest = _inputs(source, view)
+def _describe_images(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, Any]:
+    """Describe the graph: decode a window of an image, then warp it, or resize, cut and mirror it."""
+    encoded, rows, start, shape, *rest = _take_inputs(source, view)
     pixels = _decode(encoded, loading, start=start, shape=shape, axes=(0, 1))
-    follow: Callable[..., Any] = _warp if view.is_warp else _crop
-    return follow(pixels, *rest, view=view), rows
+    change: Callable[..., Any] = _warp if view.is_warp else _crop
+    return change(pixels, *rest, view=view), rows
 
 
 @pipeline_def
-def _windows(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
-    """Describe the first half of `_graph` alone; DALI warns of inputs that nothing takes, so they are returned."""
-    encoded, rows, start, shape, *rest = _inputs(source, view)
+def _describe_windows(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
+    """Describe the decoding alone; the other inputs are returned, since DALI warns of unused ones."""
+    encoded, rows, start, shape, *rest = _take_inputs(source, view)
     return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)), rows, *rest
 
 
-def _inputs(source: Iterator[Inputs], view: View) -> Any:
-    """Take encoded images, rows, the corner and shape of a window, and what the augmentation needs."""
+def _take_inputs(source: Iterator[Inputs], view: View) -> Any:
+    """Return the inputs: encoded images, rows, corner and shape of a window, and numbers for the augmentation."""
     kinds = [(types.DALIDataType.UINT8, 1), (types.DALIDataType.INT64, 0), (INTEGER, 1), (INTEGER, 1)]
     kinds += [(FLOAT, 2)] if view.is_warp else [(FLOAT, 1), (INTEGER, 1), (INTEGER, 0)]
     kinds += [(INTEGER, 1), (FLOAT, 1)] if view.is_auto else []
@@ -245,7 +275,7 @@ def _inputs(source: Iterator[Inputs], view: View) -> Any:
         source=source,
         num_outputs=len(kinds),
         batch=True,
-        no_copy=True,  # Flight keeps the arrays until their batch has landed
+        no_copy=True,  # InFlight keeps the arrays until DALI has returned their batch
         dtype=[dtype for dtype, _ in kinds],
         ndim=[dimensions for _, dimensions in kinds],
     )
@@ -253,12 +283,12 @@ def _inputs(source: Iterator[Inputs], view: View) -> Any:
 
 def _decode(encoded: Any, loading: Loading, **window: Any) -> Any:
     """Decode a window of an image to RGB; EXIF orientation is ignored, as ImageFolder does."""
-    on_gpu = _decoder() == "mixed"
+    on_gpu = _decoder_device() == "mixed"
     width, height = loading.preallocate
     hints = {"preallocate_width_hint": width, "preallocate_height_hint": height} if on_gpu and width else {}
     return fn.decoders.image_slice(
         encoded,
-        device=_decoder(),
+        device=_decoder_device(),
         output_type=types.DALIImageType.RGB,
         adjust_orientation=False,
         hw_decoder_load=loading.hw_decoder_load,
@@ -267,15 +297,15 @@ def _decode(encoded: Any, loading: Loading, **window: Any) -> Any:
     )
 
 
-def _decoder() -> str:
-    """Return where the pipeline that is being described decodes."""
+def _decoder_device() -> str:
+    """Return the device of the decoder in the graph that is being described."""
     pipe = Pipeline.current()
     assert pipe is not None
     return "cpu" if pipe.device_id is None else "mixed"
 
 
 def _warp(pixels: Any, matrices: Any, *, view: View) -> Any:
-    """Sample a square through an affine map. ``warp_affine`` does the same on the CPU in five times the time."""
+    """Sample a square through an affine map. ``warp_affine`` does the same, but takes five times as long on a CPU."""
     return fn.experimental.warp_perspective(
         pixels,
         matrix=matrices,
@@ -296,10 +326,10 @@ def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *operations: Any,
     )
     cut = fn.slice(whole, start=corners, shape=(view.size, view.size), axes=(0, 1))
     mirrored = fn.flip(cut, horizontal=flips)
-    return _auto(mirrored, *operations, view=view) if operations else mirrored
+    return _operate(mirrored, *operations, view=view) if operations else mirrored
 
 
-def _auto(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
+def _operate(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
     assert view.augment is not None
     for number in range(ROUNDS[view.augment.inception.auto]):
         pixels = augment(pixels, operations[number], amounts[number], size=view.size)
@@ -309,4 +339,4 @@ def _auto(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
 @pipeline_def
 def _decode_alone(data: np.ndarray) -> Any:
     encoded: Any = types.Constant(data, device="cpu")
-    return fn.decoders.image(encoded, device=_decoder(), output_type=types.DALIImageType.RGB)
+    return fn.decoders.image(encoded, device=_decoder_device(), output_type=types.DALIImageType.RGB)

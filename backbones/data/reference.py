@@ -1,7 +1,7 @@
-"""The preprocessing in PIL and torchvision, slow and plain: the oracle for pipeline.py, and a loader without DALI."""
+"""Loader in PIL and torchvision, slow and plain: the reference for pipeline.py, and a loader without DALI."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, cast
 
 import torch
@@ -12,24 +12,48 @@ from torchvision.transforms import InterpolationMode
 from backbones.data.augment.auto_augment import apply
 from backbones.data.augment.view import View
 from backbones.data.augment.warp import warp
-from backbones.data.feed import Feed, Pixels
+from backbones.data.feed import Feed, OpenStage, Pixels
 from backbones.data.order import Plan
-from backbones.data.reading.reader import EncodedBatch, Reader
+from backbones.data.reading.reader import EncodedBatch, Reader, read_plans
 from backbones.dataset.encoded import decode
 from backbones.dataset.place import BadImageError
 
 
-def images(plans: Iterator[Plan], feed: Feed) -> Pixels:
-    """Yield each plan with its pixels. Raises UserError for a bad file where it must stop the run.
+@contextmanager
+def images(plans: Iterator[Plan], feed: Feed) -> Iterator[Pixels]:
+    """Open an iterator of plans with their pixels. Raises UserError for a bad file that must stop the run.
 
     Shape: uint8 (N, size, size, 3).
     """
+    with decode_plans(plans, feed) as batches:
+        yield ((plan, transform(decoded, batch, view=feed.view)) for plan, (batch, decoded) in batches)
+
+
+@contextmanager
+def decode_plans(plans: Iterator[Plan], feed: Feed) -> Iterator[Iterator[tuple[Plan, Any]]]:
+    """Open an iterator of what `decode_plan` returns for each plan."""
     with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
-        for plan in plans:
-            batch = reader.read(plan)
-            while (decoded := _decoded(batch, reader)) is None:
-                batch = reader.read(plan)
-            yield batch.plan, transform(decoded, batch, view=feed.view)
+        yield (decode_plan(plan, reader) for plan in plans)
+
+
+STAGES: dict[str, OpenStage] = {"read": read_plans, "decode": decode_plans, "augment": images}
+"""Stages of this loader, each with the work before it, for TrainLoader.stages."""
+
+
+def decode_plan(plan: Plan, reader: Reader) -> tuple[Plan, tuple[EncodedBatch, list[Image.Image]]]:
+    """Return the plan as it was read, with its encoded batch and its whole images.
+
+    The plan is read again whenever an image turns out to be bad.
+    """
+    batch = reader.read(plan)
+    decoded: list[Image.Image] = []
+    for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
+        try:
+            decoded.append(decode(data.tobytes()))
+        except BadImageError as error:
+            reader.bad.report(row, str(error))
+            return decode_plan(plan, reader)
+    return batch.plan, (batch, decoded)
 
 
 def transform(decoded: list[Image.Image], batch: EncodedBatch, *, view: View) -> torch.Tensor:
@@ -38,42 +62,33 @@ def transform(decoded: list[Image.Image], batch: EncodedBatch, *, view: View) ->
     Shape: uint8 (N, size, size, 3).
     """
     geometry = view.warps if view.is_warp else view.crops
-    rows = zip(*geometry(batch.sizes, batch.plan.draws), strict=True)
-    change = _warped if view.is_warp else _cropped
-    pixels = [change(image, *row, view=view) for image, row in zip(decoded, rows, strict=True)]
-    return torch.stack(_operated(pixels, batch, view) if view.is_auto else pixels)
+    places = zip(*geometry(batch.sizes, batch.plan.draws), strict=True)
+    change = _warp if view.is_warp else _crop
+    pixels = [change(image, *place, view=view) for image, place in zip(decoded, places, strict=True)]
+    if view.is_auto:
+        _operate(pixels, batch, view)
+    return torch.stack(pixels)
 
 
-def _decoded(batch: EncodedBatch, reader: Reader) -> list[Image.Image] | None:
-    """Return the whole images; None where one of them is bad, and is now known to be."""
-    images: list[Image.Image] = []
-    for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
-        try:
-            images.append(decode(data.tobytes()))
-        except BadImageError as error:
-            reader.bad.report(row, str(error))
-            return None
-    return images
-
-
-def _cropped(image: Image.Image, window: Any, resized: Any, corner: Any, flip: Any, *, view: View) -> torch.Tensor:
+def _crop(image: Image.Image, window: Any, resized: Any, corner: Any, flip: Any, *, view: View) -> torch.Tensor:
     mode = InterpolationMode(view.preprocess.interpolation)
-    where = [int(value) for value in window]
+    rectangle = [int(value) for value in window]
     size = [int(value) for value in resized]
-    cut: Any = F.resized_crop(cast("Any", image), *where, size=size, interpolation=mode, antialias=True)
+    cut: Any = F.resized_crop(cast("Any", image), *rectangle, size=size, interpolation=mode, antialias=True)
     pixels = F.pil_to_tensor(F.crop(cut, int(corner[0]), int(corner[1]), view.size, view.size)).permute(1, 2, 0)
     return pixels.flip(1) if flip else pixels.contiguous()
 
 
-def _operated(pixels: list[torch.Tensor], batch: EncodedBatch, view: View) -> list[torch.Tensor]:
-    """Apply the operations of RandAugment or TrivialAugment to each (size, size, 3) image."""
+def _operate(pixels: list[torch.Tensor], batch: EncodedBatch, view: View) -> None:
+    """Replace each (size, size, 3) image by what the operations of RandAugment or TrivialAugment make of it."""
+    choice = view.operations(batch.plan.draws)
     for number, image in enumerate(pixels):
-        for operation, amount in zip(*(part[number] for part in view.operations(batch.plan.draws)), strict=True):
-            image = apply(image.permute(2, 0, 1), int(operation), float(amount)).permute(1, 2, 0)  # noqa: PLW2901
-        pixels[number] = image
-    return pixels
+        channels_first = image.permute(2, 0, 1)
+        for operation, amount in zip(choice.operation[number], choice.amount[number], strict=True):
+            channels_first = apply(channels_first, int(operation), float(amount))
+        pixels[number] = channels_first.permute(1, 2, 0)
 
 
-def _warped(image: Image.Image, matrix: Any, _window: Any, *, view: View) -> torch.Tensor:
+def _warp(image: Image.Image, matrix: Any, _window: Any, *, view: View) -> torch.Tensor:
     pixels = F.pil_to_tensor(cast("Any", image)).double()
     return warp(pixels, matrix, view.size).round().to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -1,1 +1,1 @@
-"""The images of a data set: where they are, whether they are sound, and which of them training uses."""
+"""The images of a data set: their places, their condition, and the choice of those for training and validation."""

@@ -1,8 +1,6 @@
 """scikit-learn's 1,797 handwritten digits as a folder of JPEG files: a real data set that needs no download."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +8,42 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError
+from backbones.files import new_folder
 
 SIDE = 32
 """Height and width of the files in pixels; the originals are 8 x 8."""
 
 COUNTS = {"train": 1437, "val": 360}
 
-OURS = re.compile(r"(train|val)(/\d(/\d{4}\.jpg)?)?")
+OWN_PATHS = re.compile(r"(train|val)(/\d(/\d{4}\.jpg)?)?")
 """Paths that this module writes, relative to the output folder."""
 
 
 def write_digits(output: str | Path) -> Path:
-    """Write ``output``/{train,val}/DIGIT/NUMBER.jpg unless they are all there; return ``output``.
+    """Write ``output``/{train,val}/DIGIT/NUMBER.jpg unless all of them exist; return ``output``.
 
-    1,437 training and 360 validation images, split the same way every time with every digit in proportion. The
-    folder appears at once, complete. Raises UserError where ``output`` holds anything else, or without scikit-learn.
+    1,437 training and 360 validation images, always split in the same way, every digit in proportion. The
+    folder appears complete or not at all. Raises UserError where ``output`` holds anything else, or without
+    scikit-learn.
     """
     output = Path(output).expanduser()
     if _is_complete(output):
         return output
     _refuse_foreign(output)
     images, labels = _load()
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(output) as partial:
         _write(partial, images, labels)
-        shutil.rmtree(output, ignore_errors=True)
-        partial.replace(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
 def split(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return the rows of each split: every fifth image of the list sorted by digit is for validation.
 
-    Shape: labels (N,) -> rows of train and val, together N.
+    Shape: labels (N,) -> rows of train and of val, N together.
     """
     order = np.argsort(labels, kind="stable")
-    chosen = np.arange(len(labels)) % 5 == 0
-    return {"train": np.sort(order[~chosen]), "val": np.sort(order[chosen])}
+    is_val = np.arange(len(labels)) % 5 == 0
+    return {"train": np.sort(order[~is_val]), "val": np.sort(order[is_val])}
 
 
 def _is_complete(output: Path) -> bool:
@@ -57,9 +51,9 @@ def _is_complete(output: Path) -> bool:
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Raise UserError if ``output`` holds anything but digits, which rebuilding would delete."""
+    """Raise UserError if ``output`` holds files other than digits, which rebuilding would delete."""
     for path in output.rglob("*"):
-        if not OURS.fullmatch(path.relative_to(output).as_posix()):
+        if not OWN_PATHS.fullmatch(path.relative_to(output).as_posix()):
             raise UserError(f"{output} holds files other than digits: {path}.\nChoose another --output.")
 
 

@@ -1,4 +1,4 @@
-"""What an encoded image says of itself before it is decoded: what it is, its size, whether its end is there."""
+"""Facts about an encoded image before it is decoded: its format, its size, and whether its end mark exists."""
 
 import io
 import struct
@@ -10,27 +10,27 @@ from PIL import Image
 from backbones.dataset.place import BadImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
-"""The formats that DALI decodes, too; anything else, such as GIF, is refused."""
+"""Accepted formats: those that DALI decodes, too. Others, such as GIF, are refused."""
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused undecoded: a small file can name a size that no memory holds."""
+"""Larger images are refused before they are decoded: a small file can claim a size that fits into no memory."""
 
-WHITE = 65_535
-"""Of grey with 16 bits."""
+WHITE_16 = 65_535
+"""White in an image with 16 bits per pixel."""
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\xae\x42\x60\x82"}
-"""Last bytes of a whole file: end of image, and the checksum of the end chunk."""
+"""Last bytes of a complete file: the end-of-image marker, and the checksum of the end chunk."""
 
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """JPEG markers whose segment holds the size of the image."""
-WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-"""JPEG markers that stand alone."""
-SCAN = 0xDA
+MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+"""JPEG markers that no segment follows."""
+START_OF_SCAN = 0xDA
 
 
-class Header(NamedTuple):
-    """What is known before decoding."""
+class ImageHeader(NamedTuple):
+    """Format and size that an image claims."""
 
     kind: str
     """Format, as PIL names it."""
@@ -38,17 +38,17 @@ class Header(NamedTuple):
     width: int
 
 
-def read_header(data: bytes) -> Header:
-    """Return the format and size that an image claims; BadImageError where there are none, or too many pixels."""
+def read_header(data: bytes) -> ImageHeader:
+    """Return the format and size that an image claims. Raises BadImageError for none, or for too many pixels."""
     if not data:
         raise BadImageError("it is empty")
     if data.startswith(JPEG):
-        header = Header("JPEG", *_jpeg_size(data))
+        header = ImageHeader("JPEG", *_jpeg_size(data))
     elif data.startswith(PNG) and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
-        header = Header("PNG", height, width)
+        header = ImageHeader("PNG", height, width)
     else:
-        header = _other(data)
+        header = _read_with_pil(data)
     if header.height * header.width > MAX_PIXELS:
         raise BadImageError(f"it has {header.width} x {header.height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
     if not header.height * header.width:
@@ -57,14 +57,14 @@ def read_header(data: bytes) -> Header:
 
 
 def is_whole(data: bytes, kind: str) -> bool:
-    """Return whether the last bytes are those of a complete file; for formats without an end mark, False."""
+    """Return whether the last bytes are an end mark; always False for formats without one."""
     return kind in ENDS and data.endswith(ENDS[kind])
 
 
 def decode(data: bytes) -> Image.Image:
-    """Return the whole image as RGB, or raise BadImageError.
+    """Return the whole image as RGB. Raises BadImageError for a file that is damaged or truncated.
 
-    Strict: a truncated file is an error. EXIF orientation is ignored, as ImageFolder does.
+    EXIF orientation is ignored, as ImageFolder does.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -74,43 +74,44 @@ def decode(data: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image with three channels of 8 bits; BadImageError where its numbers have no known white.
+    """Return the image with three channels of 8 bits. Raises BadImageError where the value of white is unknown.
 
-    16-bit grey is divided by 257 and rounded, as DALI does; PIL alone would make white of all that is above 255.
+    16-bit grey is divided by 257 and rounded, as DALI does. PIL alone would turn all values above 255 into white.
     """
     if image.mode == "F":
         raise BadImageError("its pixels are floating-point numbers")
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > WHITE:
-        raise BadImageError(f"its pixels lie in [{pixels.min()}, {pixels.max()}], not in the [0, {WHITE}] of 16 bits")
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > WHITE_16:
+        raise BadImageError(f"its pixels lie in [{low}, {high}], not in the [0, {WHITE_16}] of 16 bits")
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) from the frame header, which follows other segments."""
+    """Return (height, width) from the frame header, after the segments before it."""
     at = 2
     while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):
         marker = data[at + 1]
         if marker in FRAME_HEADERS:
             return struct.unpack_from(">HH", data, at + 5)
-        if marker == SCAN:
+        if marker == START_OF_SCAN:
             break
         if marker == 0xFF:
             at += 1
-        elif marker in WITHOUT_LENGTH:
+        elif marker in MARKERS_WITHOUT_LENGTH:
             at += 2
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise BadImageError("its JPEG header is incomplete")
 
 
-def _other(data: bytes) -> Header:
-    """Let PIL read the header of a rarer format."""
+def _read_with_pil(data: bytes) -> ImageHeader:
+    """Return what PIL reads in the header of another format."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return Header(str(image.format), image.height, image.width)
+            return ImageHeader(str(image.format), image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_reason(error)) from error
 

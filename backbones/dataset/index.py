@@ -1,4 +1,4 @@
-"""What is in a split: one row (file, offset, length, label) for each image, whatever the images are stored in."""
+"""Index of a split: one row (file, offset, length, label) per image, however the images are stored."""
 
 import hashlib
 import os
@@ -12,24 +12,25 @@ import numpy as np
 
 from backbones.dataset.place import Place
 from backbones.errors import UserError
+from backbones.files import new_file
 
 Split = Literal["train", "val"]
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Version of the index file."""
 
 COLUMNS = ("numbers", "offsets", "lengths", "labels")
-"""Arrays of an Index with one number for each image."""
+"""Arrays of an Index that hold one number per image."""
 
 SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm"})
-"""Endings of image files, in any case; the content decides how a file is decoded."""
+"""Endings of image files, in lower or upper case. The content decides how a file is decoded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Strings(Sequence[str]):
-    """Many texts in one block of memory: a million names cost their bytes, not a million objects.
+    """Sequence of texts in one block of memory: a million names cost their bytes, not a million objects.
 
-    Shape: data (B,) uint8; ends (N,) int64, text i is data[ends[i - 1]:ends[i]].
+    Shape: data (B,) uint8; ends (N,) int64; text i is data[ends[i - 1]:ends[i]].
     """
 
     data: np.ndarray
@@ -37,7 +38,7 @@ class Strings(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Pack ``texts``; file names that are not UTF-8 survive."""
+        """Pack ``texts``; file names that are not UTF-8 keep their bytes."""
         parts = [os.fsencode(text) for text in texts]
         lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
         return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), np.cumsum(lengths))
@@ -64,41 +65,41 @@ class Index:
     """
 
     root: Path
-    """Folder that the paths in ``files`` are relative to."""
+    """Folder of the relative paths in ``files``."""
     classes: tuple[str, ...]
     """Class names, sorted."""
     names: Strings
-    """CLASS/NAME of each image: the same for the same image, whatever it is stored in."""
+    """CLASS/NAME of each image; it does not depend on how the image is stored."""
     files: Strings
-    """The files that hold the images, each once."""
+    """Files that hold the images, without repetition."""
     numbers: np.ndarray
     """Position in ``files`` of the file that holds each image."""
     offsets: np.ndarray
-    """Where in its file each image begins, in bytes."""
+    """Start of each image in its file, in bytes."""
     lengths: np.ndarray
     """Bytes of each image."""
     labels: np.ndarray
     """Class number of each image."""
     fingerprint: str
-    """sha256 of classes, names without their endings, lengths and labels: equal wherever the same images are."""
+    """sha256 of classes, names without their endings, lengths and labels: equal for the same images in any storage."""
     notes: tuple[str, ...] = ()
-    """What the user should know about how the images were found."""
+    """Remarks for the user about the search for the images."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def place(self, row: int) -> Place:
-        """Return where the bytes of image ``row`` are."""
+        """Return the place of the bytes of image ``row``."""
         path = os.path.join(self.root, self.files[int(self.numbers[row])])  # noqa: PTH118  # for every image of every epoch
         return Place(path, int(self.offsets[row]), int(self.lengths[row]))
 
     def describe(self, row: int) -> str:
-        """Name an image to a person: its path, or its name and its archive."""
+        """Return the name of an image for messages: its path, or its name and its archive."""
         place = self.place(row)
         return f"{self.names[row]} in {place}" if place.is_member else place.path
 
     def take(self, rows: np.ndarray, classes: tuple[str, ...] | None = None) -> Self:
-        """Return an index of ``rows`` (sorted, int64) only; ``classes`` are those that are left, in sorted order."""
+        """Return an index of ``rows`` (sorted, int64) only; ``classes`` are the remaining ones, sorted."""
         kept = self.classes if classes is None else classes
         new_label = {self.classes.index(name): label for label, name in enumerate(kept)}
         labels = np.array([new_label[int(label)] for label in self.labels[rows]], dtype=np.int64)
@@ -116,7 +117,7 @@ class Index:
 
 
 class Row(NamedTuple):
-    """One image that a source has found."""
+    """One image found by a source."""
 
     label: int
     name: str
@@ -128,13 +129,13 @@ class Row(NamedTuple):
 
 
 def make_index(root: Path, classes: tuple[str, ...], rows: Iterable[Row], notes: tuple[str, ...] = ()) -> Index:
-    """Return an Index of ``rows``, in whatever order they come; UserError where two have one name.
+    """Return an Index of ``rows``, which may come in any order. Raises UserError where two have the same name.
 
-    Rows are sorted without the endings of their names, so that .JPEG and .jpg give one order.
+    Rows are sorted by names without endings, so that .JPEG and .jpg give the same order.
     """
-    rows = sorted(rows, key=lambda row: (row.label, stem(row.name) + ".", row))
+    rows = sorted(rows, key=lambda row: (row.label, without_ending(row.name) + ".", row))
     if twice := [a.name for a, b in pairwise(rows) if a.name == b.name]:
-        raise UserError(f"{root} has two images of one name: {some(twice)}.\nRename or remove one of them.")
+        raise UserError(f"{root} has two images of the same name: {some(twice)}.\nRename or remove one of them.")
     names, paths = [row.name for row in rows], [row.file for row in rows]
     offsets, lengths, labels = (
         np.array([getattr(row, column) for row in rows], dtype=np.int64) for column in ("offset", "length", "label")
@@ -147,47 +148,43 @@ def make_index(root: Path, classes: tuple[str, ...], rows: Iterable[Row], notes:
 
 
 def fingerprint(classes: Sequence[str], names: Iterable[str], lengths: np.ndarray, labels: np.ndarray) -> str:
-    """Return the sha256 that two sources of the same images have in common."""
+    """Return a sha256 that is the same for two sources of the same images."""
     digest = hashlib.sha256(os.fsencode("\0".join(classes)) + b"\0\0")
-    digest.update(os.fsencode("\0".join(stem(name) for name in names)) + b"\0\0")
+    digest.update(os.fsencode("\0".join(without_ending(name) for name in names)) + b"\0\0")
     digest.update(lengths.astype("<i8").tobytes() + labels.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
 def places_digest(index: Index) -> str:
-    """Return the sha256 of files, numbers and offsets: where the images are, which the fingerprint leaves out.
+    """Return the sha256 of files, numbers and offsets: the places of the images, which the fingerprint leaves out.
 
-    The root is left out too, so that images which moved together with their index keep their digest.
+    The root is left out too, so that images keep their digest when they move together with their index.
     """
     digest = hashlib.sha256(os.fsencode("\0".join(index.files)) + b"\0\0")
     digest.update(index.numbers.astype("<i8").tobytes() + index.offsets.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
-def stem(name: str) -> str:
-    """Return CLASS/NAME without the ending of an image file: archives and shards differ in it (.JPEG, .jpg)."""
+def without_ending(name: str) -> str:
+    """Return CLASS/NAME without the ending of an image file, in which archives and shards differ (.JPEG, .jpg)."""
     before, _, ending = name.rpartition(".")
     return before if ending.lower() in SUFFIXES else name
 
 
 def write_index(index: Index, file: Path) -> None:
     """Write one split to ``file`` (.npz, arrays and texts only), which appears complete or not at all."""
-    partial = file.with_name(file.name + ".partial")
     arrays = {name: getattr(index, name) for name in COLUMNS}
     texts = {"classes": Strings.of(index.classes), "names": index.names, "files": index.files}
     for name, strings in texts.items():
         arrays |= {f"{name}_data": strings.data, f"{name}_ends": strings.ends}
     root = index.root.resolve()
-    about = Strings.of([str(FORMAT), index.fingerprint, "." if root == file.parent.resolve() else str(root)])
-    with partial.open("wb") as opened:
+    about = Strings.of([str(FORMAT_VERSION), index.fingerprint, "." if root == file.parent.resolve() else str(root)])
+    with new_file(file) as opened:
         np.savez_compressed(opened, about_data=about.data, about_ends=about.ends, **arrays)
-        opened.flush()
-        os.fsync(opened.fileno())
-    partial.replace(file)
 
 
 def read_index(file: Path) -> Index:
-    """Return the split that :func:`write_index` wrote; UserError where it is damaged or of another version.
+    """Return the split that :func:`write_index` wrote. Raises UserError where it is damaged or of another version.
 
     Images in the folder of the index itself may have moved together with it.
     """
@@ -199,16 +196,16 @@ def read_index(file: Path) -> Index:
             )
             columns = {name: arrays[name] for name in COLUMNS}
     except Exception as error:  # noqa: BLE001  # a damaged file fails anywhere in zipfile, zlib and numpy
-        raise UserError(f"{file} is not a readable index: {error}.\nWrite it anew with `prepare`.") from None
-    if about[0] != str(FORMAT):
-        raise UserError(f"{file} has format {about[0]}; this version of backbones reads {FORMAT}: `prepare` it anew.")
+        raise UserError(f"{file} is not a readable index: {error}.\nWrite it again with `prepare`.") from None
+    if about[0] != str(FORMAT_VERSION):
+        raise UserError(f"{file} has format {about[0]}; this version reads {FORMAT_VERSION}: `prepare` it anew.")
     index = Index(file.parent / about[2], tuple(classes), names, files, fingerprint=about[1], **columns)
     if fingerprint(index.classes, names, index.lengths, index.labels) != index.fingerprint:
-        raise UserError(f"{file} is damaged: its fingerprint does not fit.\nWrite it anew with `prepare`.")
+        raise UserError(f"{file} is damaged: its fingerprint does not fit.\nWrite it again with `prepare`.")
     return index
 
 
 def some(names: Sequence[str], *, most: int = 5) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first ``most`` names and the number of the others, as a text."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""Where the bytes of an image are, and how they are read."""
+"""Place of the bytes of an image, and how they are read."""
 
 import errno
 import os
@@ -7,18 +7,18 @@ from typing import NamedTuple
 from backbones.errors import UserError
 
 MAX_BYTES = 32 * 2**20
-"""Larger files are refused unread."""
+"""Larger files are refused without being read."""
 
-FAULTS_OF_THE_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
-"""Errors that will be the same tomorrow."""
+PERMANENT_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
+"""Errors of the file itself, which a second attempt does not cure."""
 
 
 class BadImageError(Exception):
-    """An image that is not one, that is damaged, or that is too large; the text is the reason."""
+    """Error for a file that is not an image, is damaged or is too large; its text is the reason."""
 
 
 class Place(NamedTuple):
-    """Where the bytes of an image are."""
+    """Position of the bytes of an image in a file."""
 
     path: str
     offset: int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
     @property
     def is_member(self) -> bool:
-        """The file is an archive, the image a part of it."""
+        """Whether the file is an archive and the image a part of it."""
         return self.path[-4:].lower() == ".tar"
 
     def __str__(self) -> str:
@@ -35,9 +35,10 @@ class Place(NamedTuple):
 
 
 def read_bytes(place: Place) -> bytes:
-    """Return the bytes of one image; BadImageError where the file is not as it was when the index was made.
+    """Return the bytes of one image.
 
-    Raises UserError where the machine fails rather than the file: a disk error, too many open files.
+    Raises BadImageError where the file has changed since it was indexed, and UserError where the machine fails rather
+    than the file: a disk error, too many open files.
     """
     if place.length > MAX_BYTES:
         raise BadImageError(f"it has {place.length} bytes, more than {MAX_BYTES // 2**20} MB")
@@ -48,7 +49,7 @@ def read_bytes(place: Place) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        if error.errno in FAULTS_OF_THE_FILE:
+        if error.errno in PERMANENT_ERRORS:
             raise BadImageError(str(error.strerror).lower()) from error
         raise UserError(f"{place} cannot be read at the moment: {str(error.strerror).lower()}.") from error
     if len(data) != place.length:

@@ -5,16 +5,16 @@ from typing import Literal, get_args
 import numpy as np
 
 Stream = Literal["order", "augment", "mix", "coin", "blur"]
-"""Independent sources of random numbers: the permutation, the crops, the mixing, its coin per group, the blur."""
+"""Independent streams: for the permutation, the augmentation, the mixing, its coin per group, the blur."""
 
 WORDS_PER_BLOCK = 4
-"""Philox 4x64 makes four 64-bit words per counter value."""
+"""64-bit words that Philox 4x64 makes per counter value."""
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """Return the order of the images in an epoch.
 
-    Sorting random words, not ``Generator.permutation``: only the raw words are the same in every numpy.
+    Random words are sorted, since ``Generator.permutation`` may differ between versions of numpy; the words do not.
 
     Shape: (size,) int64.
     """
@@ -32,7 +32,7 @@ def uniforms(seed: int, epoch: int, start: int, stop: int, columns: int, *, stre
 
 
 def _words(stream: Stream, seed: int, epoch: int, block: int, count: int) -> np.ndarray:
-    """Return ``count`` 64-bit words from ``block`` on; seed and stream are the key, the epoch a counter word."""
+    """Return ``count`` 64-bit words from ``block`` on. Seed and stream are the key, the epoch is a counter word."""
     key = np.array([seed % 2**64, get_args(Stream).index(stream)], dtype=np.uint64)
     counter = np.array([block, 0, epoch, 0], dtype=np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(count)

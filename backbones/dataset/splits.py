@@ -1,4 +1,4 @@
-"""The data set that ``data_dir`` names: which source it is, its splits, and whether they fit together."""
+"""Data set in ``data_dir``: find its source, read its splits, and check them against each other."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backbones.dataset.index import Index, Split, some
-from backbones.dataset.quarantine import read_quarantine, with_none_quarantined, without_quarantined
+from backbones.dataset.quarantine import read_quarantine, refuse_quarantined, remove_quarantined
 from backbones.dataset.sources import folder, ilsvrc, kaggle, prepared, webdataset
 from backbones.errors import UserError
 
 
 class Source(NamedTuple):
-    """One layout of a data set."""
+    """Layout of a data set, and the functions that read it."""
 
     shape: str
-    """What it looks like, for people."""
-    found: Callable[[Path], bool]
-    """Whether a folder has this layout."""
+    """Description of the layout, for messages."""
+    fits: Callable[[Path], bool]
+    """Return whether a folder has this layout."""
     scan: Callable[[Path, Split, Executor | None], Index]
-    """The images of one split of a folder."""
+    """Return the images of one split of a folder."""
 
 
-SOURCES = tuple(Source(each.SHAPE, each.found, each.scan) for each in (prepared, folder, kaggle, ilsvrc, webdataset))
+SOURCES = tuple(Source(each.SHAPE, each.fits, each.scan) for each in (prepared, folder, kaggle, ilsvrc, webdataset))
 
 
 def train_and_val(
@@ -31,10 +31,10 @@ def train_and_val(
 ) -> tuple[Index, Index]:
     """Return the training and validation images, checked against each other.
 
-    ``executor`` may spread the reading of folders and archives. Raises UserError where the layout is not known, a
-    split is missing or empty, the two have different classes, or a validation image is quarantined.
+    ``executor`` reads folders and archives in parallel. Raises UserError where the layout is unknown, a split is
+    missing or empty, the two have different classes, or a validation image is quarantined.
     """
-    root, source = _chosen(data_dir)
+    root, source = _choose_source(data_dir)
     with naming_files():
         train, val = source.scan(root, "train", executor), source.scan(root, "val", executor)
     require_same_classes(train, val)
@@ -42,21 +42,21 @@ def train_and_val(
 
 
 def validation(data_dir: str | Path, *, obey_quarantine: bool = True, executor: Executor | None = None) -> Index:
-    """Return the validation images; the training images need not be there."""
-    root, source = _chosen(data_dir)
+    """Return the validation images; the training images may be missing."""
+    root, source = _choose_source(data_dir)
     with naming_files():
         val = source.scan(root, "val", executor)
-    return with_none_quarantined(val, read_quarantine(root)["val"]) if obey_quarantine else val
+    return refuse_quarantined(val, read_quarantine(root)["val"]) if obey_quarantine else val
 
 
 def after_quarantine(root: Path, train: Index, val: Index) -> tuple[Index, Index]:
-    """Leave out the training images that ``root``/quarantine.tsv names; UserError for validation images there."""
+    """Leave out the training images in ``root``/quarantine.tsv. Raises UserError for validation images in it."""
     entries = read_quarantine(root)
-    return without_quarantined(train, entries["train"]), with_none_quarantined(val, entries["val"])
+    return remove_quarantined(train, entries["train"]), refuse_quarantined(val, entries["val"])
 
 
 def require_same_classes(train: Index, val: Index) -> None:
-    """Raise UserError that names the classes which only one of the splits has."""
+    """Raise UserError where a class is in only one of the splits; the message names it."""
     train_only, val_only = set(train.classes) - set(val.classes), set(val.classes) - set(train.classes)
     if not (train_only or val_only):
         return
@@ -75,7 +75,7 @@ def naming_files() -> Iterator[None]:
 
 
 def data_folder(data_dir: str | Path) -> Path:
-    """Return ``data_dir`` as a path; UserError where it is not a folder."""
+    """Return ``data_dir`` as a path. Raises UserError where it is not a folder."""
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise UserError(
@@ -85,11 +85,11 @@ def data_folder(data_dir: str | Path) -> Path:
     return root
 
 
-def _chosen(data_dir: str | Path) -> tuple[Path, Source]:
-    """Return the folder and the one source that fits it."""
+def _choose_source(data_dir: str | Path) -> tuple[Path, Source]:
+    """Return the folder and the only source that fits it."""
     root = data_folder(data_dir)
     with naming_files():
-        fitting = [source for source in SOURCES if source.found(root)]
+        fitting = [source for source in SOURCES if source.fits(root)]
     if not fitting:
         shapes = "".join(f"\n  {source.shape}" for source in SOURCES)
         raise UserError(f"{root} holds no data set of a known layout. One of these is expected:{shapes}")

@@ -1,6 +1,6 @@
-"""Validation sets beside the checkpoint's own: which images they hold, which outputs compete and which are right.
+"""Validation sets other than the checkpoint's own: their images, the outputs that compete, and the right ones.
 
-Everything is matched by the class names of the checkpoint, so a network of few classes is measured like one of 1000.
+Classes are matched by the names in the checkpoint, so a network of few classes is measured like one of 1000.
 """
 
 import json
@@ -16,20 +16,20 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from backbones.dataset.index import Index, fingerprint, some, stem
+from backbones.dataset.index import Index, fingerprint, some, without_ending
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the archive of a validation set unpacks to, and how its class folders are named."""
+    """Folders in the archive of a validation set."""
 
     title: str
     numbered: bool = False
-    """Folders are named 0, 1, 2, ...: positions in the sorted class names. Otherwise they are class names."""
+    """Class folders are named 0, 1, 2, ..., positions in the sorted class names; otherwise by class names."""
     below: str | None = None
-    """Folder that may lie between the one that is named and the class folders."""
+    """Optional folder between the given one and the class folders."""
 
 
 LAYOUTS = {
@@ -39,49 +39,48 @@ LAYOUTS = {
     "sketch": Layout("ImageNet-Sketch", below="sketch"),
 }
 """Recht et al. 2019; Hendrycks et al. 2021, twice; Wang et al. 2019. A and R have folders for 200 of the 1000 classes,
-and their authors let only those compete."""
+and their authors let only these compete."""
 
 
 @dataclass(frozen=True, eq=False)
 class ValidationSet:
-    """The images of a set, and how a network's logits are judged on them."""
+    """Images of a set, and the rule to judge a network's logits on them."""
 
     title: str
     index: Index
     outputs: tuple[int, ...]
     """Outputs of the network that compete."""
     right: tuple[tuple[int, ...], ...] | None = None
-    """Outputs that are right for each label of the index, where all compete; None: for label k the k-th that competes,
-    and no other."""
+    """Right outputs for each label of the index, where all compete. None: for label k only the k-th that competes."""
 
     @property
     def has_loss(self) -> bool:
-        """Cross-entropy is defined: an image has one right output."""
+        """Whether cross-entropy is defined: each image has one right output."""
         return self.right is None
 
     def judge(self, device: torch.device) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return the function that turns (logits, labels) into the logits that compete and the right one of each."""
         outputs = torch.tensor(self.outputs, device=device)
         if self.right is None:
-            return partial(among, outputs=outputs)
+            return partial(select_outputs, outputs=outputs)
         table = torch.zeros(len(self.right), len(self.outputs), dtype=torch.bool)
         for label, right in enumerate(self.right):
             table[label, list(right)] = True
-        return partial(best_right, right=table.to(device))
+        return partial(choose_best_right, right=table.to(device))
 
 
-def among(logits: Tensor, labels: Tensor, *, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of ``outputs`` only; labels count these.
+def select_outputs(logits: Tensor, labels: Tensor, *, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of ``outputs`` only; labels are positions among these.
 
     Shape: logits (N, K), labels (N,), outputs (M,) -> (N, M), (N,).
     """
     return logits[:, outputs], labels
 
 
-def best_right(logits: Tensor, labels: Tensor, *, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits, and for each image the right output with the highest of them.
+def choose_best_right(logits: Tensor, labels: Tensor, *, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits, and for each image the right output with the highest logit.
 
-    That output is among the k highest exactly when any right one is.
+    That output is among the k highest exactly if any right output is.
 
     Shape: logits (N, K), labels (N,), right (labels, K) bool -> (N, K), (N,).
     """
@@ -89,14 +88,14 @@ def best_right(logits: Tensor, labels: Tensor, *, right: Tensor) -> tuple[Tensor
 
 
 def own_set(index: Index) -> ValidationSet:
-    """Return the validation images whose classes are exactly those of the checkpoint."""
+    """Return the validation set with exactly the classes of the checkpoint."""
     return ValidationSet("validation", index, tuple(range(len(index.classes))))
 
 
 def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSet:
-    """Return the set of ``--option folder`` for a network with ``classes``; only the classes it has compete.
+    """Return the set of ``--option folder`` for a network with ``classes``; only the classes of the folder compete.
 
-    Raises UserError where the folder is missing or has classes that the network does not have.
+    Raises UserError where the folder is missing, or has classes that the network lacks.
     """
     layout, root = LAYOUTS[option], Path(folder).expanduser()
     if not root.is_dir():
@@ -105,32 +104,32 @@ def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSe
         root = root / layout.below
     index = scan_folder(root)
     if layout.numbered:
-        index = _named_by_number(index, f"--{option} {folder}", sorted(classes))
+        index = _rename_classes(index, f"--{option} {folder}", sorted(classes))
     unknown = sorted(set(index.classes) - set(classes))
     if unknown:
         raise UserError(
-            f"--{option} {folder} has classes that the checkpoint has not: {some(unknown)}.\n"
-            "Name the folder that directly holds the class folders, called as the checkpoint's classes are."
+            f"--{option} {folder} has classes that the checkpoint lacks: {some(unknown)}.\n"
+            "Name the folder that directly holds the class folders; they are named like its classes."
         )
     output = {name: number for number, name in enumerate(classes)}
     return ValidationSet(layout.title, index, tuple(output[name] for name in index.classes))
 
 
-def _named_by_number(index: Index, what: str, classes: Sequence[str]) -> Index:
-    """Return ``index`` with class folders 0, 1, 2, ... called by their names; as texts, "10" comes before "2"."""
+def _rename_classes(index: Index, what: str, classes: Sequence[str]) -> Index:
+    """Return ``index`` with class names in place of 0, 1, 2, ...; sorted as texts, "10" comes before "2"."""
     if len(index.classes) != len(classes):
         raise UserError(f"{what} has {len(index.classes)} class folders, the checkpoint has {len(classes)} classes.")
     odd = sorted(set(index.classes) - set(map(str, range(len(classes)))))
     if odd:
         raise UserError(f"{what} must have folders named 0 to {len(classes) - 1}; it has {some(odd)}.")
-    return _relabelled(index, classes, np.array([int(name) for name in index.classes])[index.labels])
+    return _relabel(index, classes, np.array([int(name) for name in index.classes])[index.labels])
 
 
 def real_set(index: Index, classes: Sequence[str]) -> ValidationSet:
     """Return the ImageNet validation images with the labels of ImageNet-ReaL (Beyer et al. 2020).
 
-    Any of an image's labels is right. Images are left out that have no label, or none that the network has an output
-    for. Raises UserError unless ``classes`` are ImageNet synsets and the files have ImageNet's names.
+    Any of an image's labels is right. Images without a label that is a class of the network are left out. Raises
+    UserError unless ``classes`` are ImageNet synsets and the files have ImageNet's names.
     """
     right = right_outputs(image_numbers(index), real_labels(), classes)
     rows = np.array([row for row, outputs in enumerate(right) if outputs], dtype=np.int64)
@@ -140,23 +139,23 @@ def real_set(index: Index, classes: Sequence[str]) -> ValidationSet:
     number = {outputs: label for label, outputs in enumerate(distinct)}
     labels = np.array([number[right[row]] for row in rows], dtype=np.int64)
     names = [" ".join(classes[output] for output in outputs) for outputs in distinct]
-    labelled = _relabelled(index.take(rows), names, labels)
+    labelled = _relabel(index.take(rows), names, labels)
     return ValidationSet("ImageNet-ReaL", labelled, tuple(range(len(classes))), tuple(distinct))
 
 
 def real_labels() -> list[list[int]]:
-    """Return the labels of each ImageNet validation image, from the first on: positions in the sorted synsets."""
+    """Return the labels of each ImageNet validation image in order: positions in the sorted synsets."""
     file = files("timm.data") / "_info" / "imagenet_real_labels.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def image_numbers(index: Index) -> list[int]:
-    """Return the number, from 1 on, of each image: 293 for CLASS/ILSVRC2012_val_00000293.JPEG."""
-    matches = [re.search(r"(?:^|/)ILSVRC2012_val_(\d{8})$", stem(name)) for name in index.names]
+    """Return the number of each image, counted from 1: 293 for CLASS/ILSVRC2012_val_00000293.JPEG."""
+    matches = [re.search(r"(?:^|/)ILSVRC2012_val_(\d{8})$", without_ending(name)) for name in index.names]
     odd = [name for name, match in zip(index.names, matches, strict=True) if not match]
     if odd:
         raise UserError(
-            f"--real needs ImageNet's validation images, called ILSVRC2012_val_00000001.JPEG and so on; "
+            f"--real needs ImageNet's validation images, named ILSVRC2012_val_00000001.JPEG and so on; "
             f"{index.root} has {some(odd)}."
         )
     return [int(match[1]) for match in matches if match]
@@ -165,7 +164,7 @@ def image_numbers(index: Index) -> list[int]:
 def right_outputs(
     images: Iterable[int], labels: Sequence[Sequence[int]], classes: Sequence[str]
 ) -> list[tuple[int, ...]]:
-    """Return the outputs that are right for each image (numbered from 1 on), in ascending order, none perhaps."""
+    """Return the right outputs of each image (a number from 1 on), ascending; there may be none."""
     synsets = ImageNetInfo("imagenet-1k").label_names()
     unknown = sorted(set(classes) - set(synsets))
     if unknown:
@@ -179,8 +178,8 @@ def right_outputs(
     return [translated[number - 1] for number in numbers]
 
 
-def _relabelled(index: Index, classes: Sequence[str], labels: np.ndarray) -> Index:
-    """Return ``index`` with other classes, its images in the order of their labels (N,)."""
+def _relabel(index: Index, classes: Sequence[str], labels: np.ndarray) -> Index:
+    """Return ``index`` with other classes, its images sorted by their new labels (N,)."""
     order = np.argsort(labels, kind="stable")
     moved, labels = index.take(order), labels[order].astype(np.int64)
     digest = fingerprint(classes, moved.names, moved.lengths, labels)

@@ -18,10 +18,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from backbones.dataset.encoded import ENDS, FORMATS, PNG, Header, decode, is_whole, read_header
+from backbones.dataset.encoded import ENDS, FORMATS, PNG, ImageHeader, decode, is_whole, read_header
 from backbones.dataset.index import Index, some
 from backbones.dataset.place import BadImageError, Place, read_bytes
-from backbones.dataset.workers import AHEAD, as_they_finish
+from backbones.dataset.workers import JOBS_PER_WORKER, as_they_finish
 from backbones.errors import UserError
 
 CHUNK = 32
@@ -147,7 +147,7 @@ def survey(
     surveys = {name: Survey.of(index) for name, index in splits.items()}
     under_way: dict[tuple[str, int], _Chunk] = {}
     try:
-        for report in as_they_finish(_look_at_all, _chunks(splits, under_way), executor, AHEAD * workers):
+        for report in as_they_finish(_look_at_all, _chunks(splits, under_way), executor, JOBS_PER_WORKER * workers):
             surveys[report.split].record(report.first, report.looks)
             del under_way[report.split, report.first]
             seen(len(report.looks))
@@ -246,7 +246,7 @@ def _depth(data: bytes, mode: str) -> str:
     return " 16-bit" if is_deep else ""
 
 
-def _remarks(data: bytes, header: Header, name: str, image: Image.Image) -> Remark:
+def _remarks(data: bytes, header: ImageHeader, name: str, image: Image.Image) -> Remark:
     remarks = Remark(0)
     if image.info.get("progressive"):
         remarks |= Remark.PROGRESSIVE

@@ -1,7 +1,9 @@
-"""Work on many files at once: in threads where waiting for a drive dominates, in processes where computing does."""
+"""Parallel work on many files: in threads where waiting for a drive dominates, in processes where computing does."""
 
+import math
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -9,26 +11,44 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREADS = 16
-"""Requests that are under way at once on a slow drive."""
+CONCURRENT_READS = 16
+"""Requests at once to a slow drive."""
 
 PROBE_SECONDS = 0.1
-"""How long the first items are watched before threads are chosen or not."""
+"""Time after which threads are chosen or not, by the speed of the first items."""
 
-AHEAD = 2
-"""Jobs of a process that wait for it."""
+JOBS_PER_WORKER = 2
+"""Jobs that exist at once for each process."""
+
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""File of cgroup v2: "QUOTA PERIOD", in microseconds, or "max PERIOD" for no limit."""
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: its affinity, or the quota of its container if that is less."""
+    cores = len(os.sched_getaffinity(0))
+    allowed = quota(CPU_QUOTA.read_text()) if CPU_QUOTA.is_file() else None
+    return min(cores, allowed or cores)
+
+
+def quota(cpu_max: str) -> int | None:
+    """Return the cores that the text of cpu.max allows; None: no limit."""
+    match = re.match(r"(\d+) (\d+)", cpu_max)
+    return max(1, math.ceil(int(match[1]) / int(match[2]))) if match else None
 
 
 def spread(function: Callable[[T], R], items: Sequence[T], executor: Executor | None = None) -> list[R]:
     """Return ``function`` of every item, in order.
 
-    Without an ``executor`` the first items tell where: threads hide the answer time of a network drive, but on a
-    fast one they only take turns, at twice the cost.
+    Without an ``executor`` the speed of the first items decides: threads hide the response time of a network drive,
+    but on a fast drive they only take turns, at twice the cost.
     """
     if executor is not None:
         return list(executor.map(function, items))
@@ -40,12 +60,12 @@ def spread(function: Callable[[T], R], items: Sequence[T], executor: Executor | 
     rest = items[len(results) :]
     if wall < 2 * busy:
         return results + [function(item) for item in rest]
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(CONCURRENT_READS) as threads:
         return results + list(threads.map(function, rest))
 
 
 def as_they_finish(function: Callable[[T], R], jobs: Iterable[T], executor: Executor | None, ahead: int) -> Iterator[R]:
-    """Yield ``function`` of each job as it is done; at most ``ahead`` jobs are made before they are needed."""
+    """Yield ``function`` of each job when it is done; at most ``ahead`` jobs exist at once."""
     if executor is None:
         yield from map(function, jobs)
         return
@@ -62,10 +82,10 @@ def as_they_finish(function: Callable[[T], R], jobs: Iterable[T], executor: Exec
 
 @contextmanager
 def processes(count: int) -> Iterator[Executor | None]:
-    """Give an executor of ``count`` fresh processes, or None for one: then everything happens here.
+    """Open an executor of ``count`` new processes; None for one: then this process does the work itself.
 
-    They are forked from a server that has imported this package once, never from this process, whose threads and
-    GPU they must not inherit. When this process is killed they end too.
+    They are forked from a server that has imported this package once. They are not forked from this process, whose
+    threads and GPU they must not inherit. They end when this process is killed.
     """
     if count == 1:
         yield None
@@ -80,7 +100,7 @@ def processes(count: int) -> Iterator[Executor | None]:
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it."""
+    """Leave Ctrl-C to the parent, and end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backbones.commands import prepare
-from backbones.dataset.index import Index, read_index, stem
+from backbones.dataset.index import Index, read_index, without_ending
 from backbones.dataset.preparation import shards
 from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
@@ -59,8 +59,8 @@ def read(index: Index, row: int) -> bytes:
 def test_every_layout_becomes_an_index_of_the_same_images(sources, tmp_path: Path, layout: str) -> None:
     run(sources[layout], tmp_path / "out")
     for index, images in zip(train_and_val(tmp_path / "out"), make_images().values(), strict=True):
-        found = {stem(index.names[row]): read(index, row) for row in range(len(index))}
-        assert found == {stem(name): content for name, content in images.items()}
+        found = {without_ending(index.names[row]): read(index, row) for row in range(len(index))}
+        assert found == {without_ending(name): content for name, content in images.items()}
 
 
 def test_counts_fingerprints_and_the_next_command_are_printed(sources, tmp_path: Path, capsys) -> None:
@@ -84,7 +84,7 @@ def test_images_of_shards_are_small_and_keep_names_and_labels(sources, tmp_path:
     run(sources["kaggle"], tmp_path / "out", "--resize", "45", "--quality", "70")
     before, after = train_and_val(sources["kaggle"]), train_and_val(tmp_path / "out")
     for ours, theirs in zip(after, before, strict=True):
-        assert [stem(name) for name in ours.names] == [stem(name) for name in theirs.names]
+        assert [without_ending(name) for name in ours.names] == [without_ending(name) for name in theirs.names]
         assert ours.labels.tolist() == theirs.labels.tolist()
         assert ours.classes == WNIDS
         for row in range(len(ours)):
@@ -179,8 +179,8 @@ def test_a_shard_in_another_order_is_indexed_anew(sources, tmp_path: Path, capsy
     run(root, tmp_path / "out")
     assert "the images lie elsewhere now: the index was written anew" in capsys.readouterr().out
     for index, images in zip(train_and_val(tmp_path / "out"), make_images().values(), strict=True):
-        found = {stem(index.names[row]): read(index, row) for row in range(len(index))}
-        assert found == {stem(name): content for name, content in images.items()}
+        found = {without_ending(index.names[row]): read(index, row) for row in range(len(index))}
+        assert found == {without_ending(name): content for name, content in images.items()}
 
 
 def test_an_index_that_was_refused_for_a_touched_archive_is_good_once_it_is_prepared_anew(

@@ -1,5 +1,6 @@
 """The verify command: what it prints, what it writes, and how it ends."""
 
+import errno
 import io
 import json
 import os
@@ -138,6 +139,10 @@ def test_one_bad_image_with_a_name_that_breaks_lines_does_not_lose_the_list(data
     assert len(read_quarantine(data)["train"]) == 2
 
 
+def fail_to_write(*_):
+    raise OSError(errno.EROFS, "read-only file system")
+
+
 def test_a_damaged_list_is_refused_before_the_work(data, monkeypatch):
     (data / "quarantine.tsv").write_text("cow/003.jpg\n")
     monkeypatch.setattr(verify, "survey", None)
@@ -145,17 +150,17 @@ def test_a_damaged_list_is_refused_before_the_work(data, monkeypatch):
         run(data)
 
 
-def test_where_the_list_cannot_be_written_the_findings_are_shown_first(data, capsys, tmp_path):
+def test_where_the_list_cannot_be_written_the_findings_are_shown_first(data, capsys, tmp_path, monkeypatch):
     spoil(data / BAD_TRAIN)
-    (data / "quarantine.tsv.partial").mkdir()  # as root, too, nothing can be written there
+    monkeypatch.setattr("backbones.dataset.quarantine.write_text", fail_to_write)
     with pytest.raises(UserError, match=r"(?s)quarantine.tsv cannot be written: .*prepare .* --out INDEX"):
         run(data, "--json", str(tmp_path / "found.json"))
     assert f"{data / BAD_TRAIN}: {REASON}" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["splits"]["train"]["bad"]
 
 
-def test_sound_images_need_no_place_to_write(data):
-    (data / "quarantine.tsv.partial").mkdir()
+def test_sound_images_need_no_place_to_write(data, monkeypatch):
+    monkeypatch.setattr("backbones.dataset.quarantine.write_text", fail_to_write)
     assert run(data) == 0
 
 

@@ -1,6 +1,8 @@
-"""Tests of the loaders: what a batch is, where an epoch starts and ends, and exact counts."""
+"""Tests of the loaders: the content of batches, streams from any step, and exact counts."""
 
 import sys
+import threading
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +38,12 @@ def eval_loader(index: Index, **options) -> EvalLoader:
     return EvalLoader(index, **({"batch_size": 8, "loader": "synthetic"} | defaults | options))
 
 
+def take(loader: TrainLoader, count: int, *, step: int = 0) -> list[Batch]:
+    """Return the first micro-batches from a step on, and end their stream."""
+    with closing(loader.from_step(step)) as batches:
+        return list(islice(batches, count))
+
+
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
     assert [batch[2:] for batch in found] == [batch[2:] for batch in expected]
     for one, other in zip(found, expected, strict=True):
@@ -45,8 +53,7 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_batch_is_channels_last_floats_with_the_labels_of_its_rows(split: Index, loader: str) -> None:
-    with train_loader(split, loader=loader, seed=4) as train:
-        batches = list(train.epoch(1))
+    batches = take(train_loader(split, loader=loader, seed=4), 5, step=5)
     assert [batch.position for batch in batches] == [0, 8, 16, 24, 32]
     order = permutation(4, 1, len(split))
     for number, batch in enumerate(batches):
@@ -68,10 +75,7 @@ def test_pixels_are_normalized_channel_by_channel(split: Index) -> None:
 
 
 def test_dali_and_the_reference_give_the_same_epoch(split: Index) -> None:
-    batches = []
-    for loader in ("dali", "reference"):
-        with train_loader(split, loader=loader, preprocess=Preprocess()) as train:
-            batches.append(list(train.epoch(0)))
+    batches = [take(train_loader(split, loader=name, preprocess=Preprocess()), 5) for name in ("dali", "reference")]
     for ours, theirs in zip(*batches, strict=True):
         assert (ours.images - theirs.images).abs().mean() < 0.5 / 255
         assert ours.labels.tolist() == theirs.labels.tolist()
@@ -80,11 +84,11 @@ def test_dali_and_the_reference_give_the_same_epoch(split: Index) -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_global_batches_do_not_depend_on_processes_or_accumulation(split: Index, ranks: int, accumulation: int) -> None:
-    whole = list(train_loader(split, batch_size=16).epoch(1))
+    whole = take(train_loader(split, batch_size=16), 2, step=2)
     parts = []
     for rank in range(ranks):
         options = {"batch_size": 16, "grad_accum_steps": accumulation, "rank": rank, "world_size": ranks}
-        parts += train_loader(split, **options).epoch(1)
+        parts += take(train_loader(split, **options), 2 * accumulation, step=2)
     parts.sort(key=lambda batch: batch.position)
     torch.testing.assert_close(torch.cat([b.images for b in parts]), torch.cat([b.images for b in whole]))
     torch.testing.assert_close(torch.cat([b.labels for b in parts]), torch.cat([b.labels for b in whole]))
@@ -93,30 +97,15 @@ def test_global_batches_do_not_depend_on_processes_or_accumulation(split: Index,
 def test_steps_and_the_dropped_tail_are_reported(split: Index) -> None:
     loader = train_loader(split, batch_size=8, grad_accum_steps=2)
     assert (loader.steps_per_epoch, loader.dropped) == (5, 3)
-    assert len(list(loader.epoch(0))) == 10
-    assert len(list(loader.epoch(0, 3))) == 4
-    assert list(loader.epoch(0, 5)) == []
+    places = [(batch.epoch, batch.position) for batch in take(loader, 5, step=9)]
+    assert places == [(1, 32), (1, 36), (2, 0), (2, 4), (2, 8)]
 
 
 @pytest.mark.parametrize("loader", ["dali", "synthetic"])
-@pytest.mark.parametrize("start_step", [0, 1, 4])
-def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(split: Index, loader: str, start_step: int) -> None:
-    with train_loader(split, loader=loader) as train:
-        full = list(train.epoch(0)) + list(train.epoch(1))
-    with train_loader(split, loader=loader) as train:
-        resumed = list(train.epoch(0, start_step)) + list(train.epoch(1))
-    assert_same(resumed, full[start_step:])
-
-
-def test_one_stream_serves_consecutive_epochs_and_stops(split: Index) -> None:
-    train = train_loader(split)
-    list(train.epoch(0))
-    source = train._stream.source
-    list(islice(train.epoch(1), 2))
-    list(train.epoch(1, 2))
-    assert train._stream.source is source
-    list(train.epoch(1))
-    assert train._stream.source is not source
+@pytest.mark.parametrize("step", [0, 1, 4, 5, 7])
+def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(split: Index, loader: str, step: int) -> None:
+    full = take(train_loader(split, loader=loader), 10)
+    assert_same(take(train_loader(split, loader=loader), 10 - step, step=step), full[step:])
 
 
 @pytest.mark.parametrize("loader", ["dali", "reference"])
@@ -124,33 +113,53 @@ def test_replaced_images_are_counted_when_their_batch_is_taken(small, loader: st
     index = scan_folder(small)
     Path(index.place(5).path).write_bytes(b"")
     loading = Loading(bad_images="skip", bad_images_limit=1.0)
-    with train_loader(index, loader=loader, batch_size=2, loading=loading) as train:
-        place = int(np.flatnonzero(permutation(0, 0, 8) == 5)[0]) // 2
-        counted = [train.replaced for _ in train.epoch(0)]
+    train = train_loader(index, loader=loader, batch_size=2, loading=loading)
+    place = int(np.flatnonzero(permutation(0, 0, 8) == 5)[0]) // 2
+    assert train.counters() == {"data/replaced": 0}
+    with closing(train.from_step(0)) as batches:
+        counted = [train.counters()["data/replaced"] for _ in islice(batches, 4)]
     assert counted == [int(number >= place) for number in range(4)]
 
 
-def test_two_readers_of_one_loader_are_refused(split: Index) -> None:
-    train = train_loader(split)
-    first = train.epoch(0)
-    next(first)
-    assert_same(list(train.epoch(0)), list(train_loader(split).epoch(0)))
-    with pytest.raises(RuntimeError, match="read by another"):
-        next(first)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_two_streams_of_one_loader_do_not_disturb_each_other(split: Index, loader: str) -> None:
+    train = train_loader(split, loader=loader)
+    expected = take(train, 4)
+    with closing(train.from_step(0)) as first, closing(train.from_step(2)) as second:
+        pairs = [(next(first), next(second)) for _ in range(2)]
+        first.close()
+        later = next(second)
+    assert_same([one for one, _ in pairs], expected[:2])
+    assert_same([other for _, other in pairs], expected[2:])
+    assert later.position == 32
 
 
-def test_a_loader_can_be_used_after_it_was_closed(split: Index) -> None:
-    train = train_loader(split)
-    before = list(train.epoch(0))
-    train.close()
-    train.close()
-    assert_same(list(train.epoch(0)), before)
+@pytest.mark.parametrize("loader", ["dali", "reference"])
+def test_closing_a_stream_ends_its_threads_and_the_loader_can_be_used_again(split: Index, loader: str) -> None:
+    train = train_loader(split, loader=loader)
+    before = take(train, 2)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("ahead", "read", "resize"))]
+    assert_same(take(train, 2), before)
 
 
-@pytest.mark.parametrize("start_step", [-1, 6])
-def test_a_step_outside_the_epoch_is_refused(split: Index, start_step: int) -> None:
-    with pytest.raises(ValueError, match=r"start_step=-?\d must lie in \[0, 5\]"):
-        next(train_loader(split).epoch(0, start_step))
+def test_a_closed_stream_is_at_its_end(split: Index) -> None:
+    batches = train_loader(split).from_step(0)
+    batches.close()
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_stage_goes_through_the_images_of_the_run(split: Index, loader: str) -> None:
+    stages = train_loader(split, loader=loader, batch_size=8, grad_accum_steps=2).stages()
+    assert list(stages) == (["make"] if loader == "synthetic" else ["read", "decode", "augment"])
+    for stage in stages.values():
+        with closing(stage(4)) as counts:
+            assert list(islice(counts, 3)) == [4, 4, 4]
+
+
+def test_a_negative_step_is_refused_at_once(split: Index) -> None:
+    with pytest.raises(ValueError, match="step=-1 must not be negative"):
+        train_loader(split).from_step(-1)
 
 
 def test_a_batch_larger_than_the_data_set_is_refused_at_once(split: Index) -> None:
@@ -195,5 +204,5 @@ def test_a_missing_dali_is_explained(split: Index, monkeypatch: pytest.MonkeyPat
 
 
 def test_synthetic_images_need_no_disk() -> None:
-    batches = list(train_loader(synthetic_index(3, 8)).epoch(0))
+    batches = take(train_loader(synthetic_index(3, 8)), 3)
     assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [0] * 8 + [1] * 8 + [2] * 8

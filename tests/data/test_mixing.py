@@ -37,7 +37,7 @@ def mixer(mixing: Mixing, *, seed: int, batch_size: int = 128) -> Mixer:
 
 
 def make_batch(count: int, *, position: int = 0, size: int = SIZE) -> Batch:
-    """Return images whose every pixel tells the position, channel and place."""
+    """Return images with a different value for each position, channel and pixel."""
     numbers = torch.arange(position, position + count)
     places = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
     images = (numbers[:, None, None, None] + places).contiguous(memory_format=torch.channels_last)
@@ -49,7 +49,7 @@ def clone(batch: Batch) -> Batch:
 
 
 def slow_mix(batch: Batch, patches: list[Patch], eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ask for every pixel which image it comes from, or which two; its target counts for one pixel."""
+    """Mix pixel by pixel: look up the image, or the two images, of each pixel, and add its share of the target."""
     count, _, height, width = batch.images.shape
     images = torch.empty_like(batch.images)
     targets = torch.zeros(count, CLASSES, dtype=torch.float64)
@@ -235,7 +235,7 @@ RECORDED = {
         [(15, 6, 8, 154, 201, 252)],
     ],
 }
-"""What seed 0 drew for the first 16 positions when there was only mosaic and cutmix: image, partner, rectangle."""
+"""Patches of seed 0 for the first 16 positions, before there was mixup: image, partner, rectangle."""
 
 
 @pytest.mark.parametrize("mixing", RECORDED)
@@ -363,7 +363,7 @@ def test_a_quarter_is_blurred_mixed_or_not(sampling: Sampling) -> None:
     blurred = np.zeros(count, dtype=bool)
     mixed = np.zeros(count, dtype=bool)
     for start in range(0, count, per_batch):
-        blurred[[start + image for image in mix.blurred(0, start, per_batch)]] = True
+        blurred[[start + image for image in mix.choose_blurred(0, start, per_batch)]] = True
         mixed[[start + patch.image for patch in mix.patches(0, start, per_batch, size=(8, 8))]] = True
     assert blurred[mixed].mean() == pytest.approx(0.25, abs=0.02)
     assert blurred[~mixed].mean() == pytest.approx(0.25, abs=0.02)
@@ -371,7 +371,7 @@ def test_a_quarter_is_blurred_mixed_or_not(sampling: Sampling) -> None:
 
 def test_another_seed_epoch_or_position_blurs_other_images() -> None:
     places = [(1, 3, 0), (2, 3, 0), (1, 4, 0), (1, 3, 32)]
-    drawn = [mixer(Mixing(blur=3), seed=seed).blurred(e, p, 32) for seed, e, p in places]
+    drawn = [mixer(Mixing(blur=3), seed=seed).choose_blurred(e, p, 32) for seed, e, p in places]
     for number, images in enumerate(drawn):
         assert images not in drawn[:number]
 
@@ -379,7 +379,7 @@ def test_another_seed_epoch_or_position_blurs_other_images() -> None:
 @pytest.mark.parametrize("columns", [1, 4, 8])
 @pytest.mark.parametrize("stream", ["order", "augment", "mix", "coin"])
 def test_the_blur_does_not_follow_from_another_decision(stream: Stream, columns: int) -> None:
-    blurred = mixer(Mixing(blur=3), seed=0).blurred(0, 0, 64)
+    blurred = mixer(Mixing(blur=3), seed=0).choose_blurred(0, 0, 64)
     others = uniforms(0, 0, 0, 64, columns, stream=stream)
     assert all(blurred != np.flatnonzero(column < 0.25).tolist() for column in others.T)
 

@@ -1,4 +1,4 @@
-"""Tests of DALI against the reference, of its repeatability, and of what it does with bad files."""
+"""Tests of the loader with DALI: against the reference, its repeatability, and bad files."""
 
 import time
 from contextlib import closing
@@ -15,7 +15,7 @@ from PIL import Image
 from backbones.data import reference
 from backbones.data.augment.draws import AREA, DRAWS, FLIP
 from backbones.data.augment.view import View
-from backbones.data.feed import Backend, Feed
+from backbones.data.feed import Feed, OpenImages
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
 from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.reader import Reader
@@ -52,13 +52,18 @@ def feed_of(index: Index, how: View, *, batch_size: int = 8, workers: int = 2, l
     return Feed(index, how, batch_size, torch.device("cpu"), workers, loading, bad)
 
 
-def pixels_of(images: Backend, index: Index, plans, how: View, **options) -> np.ndarray:
-    feed = feed_of(index, how, **options)
-    return np.concatenate([image.numpy().astype(int) for _, image in images(iter(plans), feed)])
+def pairs_of(images: OpenImages, plans, feed: Feed) -> list[tuple[Plan, torch.Tensor]]:
+    with images(iter(plans), feed) as pairs:
+        return list(pairs)
 
 
-def training(index: Index, count: int, *, epoch: int = 0, step: int = 0) -> list[Plan]:
-    return list(islice(training_plans(len(index), Shares(8), seed=3, epoch=epoch, step=step), count))
+def pixels_of(images: OpenImages, index: Index, plans, how: View, **options) -> np.ndarray:
+    pairs = pairs_of(images, plans, feed_of(index, how, **options))
+    return np.concatenate([image.numpy().astype(int) for _, image in pairs])
+
+
+def training(index: Index, count: int, *, step: int = 0) -> list[Plan]:
+    return list(islice(training_plans(len(index), Shares(8), seed=3, step=step), count))
 
 
 def plans_of(index: Index, how: View, count: int) -> list[Plan]:
@@ -93,6 +98,15 @@ def test_operations_of_auto_augmentation_equal_the_reference(split: Index, augme
     assert np.median(difference) <= 1.0
     assert np.quantile(difference, 0.9) <= 2.5
     assert np.median(effect) > 5
+
+
+@pytest.mark.parametrize("how", [*TRAINING, View(SIZE, Preprocess(), AUTO[0])], ids=name_of)
+def test_decoding_alone_decodes_the_windows_that_are_augmented(split: Index, how: View) -> None:
+    plans = training(split, 3)
+    for plan, shapes in pairs_of(pipeline.decode_plans, plans, feed_of(split, how)):
+        sizes = np.array([decode(Path(split.place(row).path).read_bytes()).size[::-1] for row in plan.rows.tolist()])
+        windows = (how.warps if how.is_warp else how.crops)(sizes, plan.draws).windows
+        assert np.array_equal(shapes.numpy(), np.column_stack([windows[:, 2:], np.full(8, 3)]))
 
 
 @pytest.mark.parametrize("how", TRAINING, ids=name_of)
@@ -157,7 +171,7 @@ def test_the_number_of_threads_does_not_change_a_pixel(split: Index) -> None:
 def test_plans_come_back_with_their_images_and_batches_may_differ_in_size(split: Index) -> None:
     plans = list(validation_plans(len(split), 8))
     feed = feed_of(split, view(train=False))
-    pairs = list(pipeline.images(iter(plans), feed))
+    pairs = pairs_of(pipeline.images, plans, feed)
     assert [(plan.position, plan.rows.tolist()) for plan, _ in pairs] == [(p.position, p.rows.tolist()) for p in plans]
     assert [tuple(image.shape) for _, image in pairs] == [(len(p.rows), SIZE, SIZE, 3) for p in plans]
     assert pairs[0][1].dtype == torch.uint8
@@ -165,10 +179,10 @@ def test_plans_come_back_with_their_images_and_batches_may_differ_in_size(split:
 
 def test_images_stay_intact_while_later_ones_are_decoded(split: Index) -> None:
     feed = feed_of(split, view(train=True))
-    stream = pipeline.images(iter(training(split, 9)), feed)
-    first = next(stream)[1]
-    copy = first.clone()
-    list(stream)
+    with pipeline.images(iter(training(split, 9)), feed) as stream:
+        first = next(stream)[1]
+        copy = first.clone()
+        list(stream)
     torch.testing.assert_close(first, copy, rtol=0, atol=0)
 
 
@@ -176,10 +190,9 @@ def test_closing_ends_the_threads(split: Index) -> None:
     process = psutil.Process()
     feed = feed_of(split, view(train=True), workers=5)
     before = process.num_threads()
-    stream = pipeline.images(iter(training(split, 3)), feed)
-    next(stream)
-    assert process.num_threads() >= before + 5
-    stream.close()
+    with pipeline.images(iter(training(split, 3)), feed) as stream:
+        next(stream)
+        assert process.num_threads() >= before + 5
     for _ in range(100):  # a thread that has ended is counted for a moment longer
         if process.num_threads() <= before:
             return
@@ -241,7 +254,7 @@ def test_a_skipped_image_gives_way_to_another_and_nothing_else_changes(small: Pa
     spoil(Path(index.place(5).path))
     for images in (pipeline.images, reference.images):
         feed = feed_of(index, view(train=True), loading=SKIP)
-        pairs = list(images(iter(plans), feed))
+        pairs = pairs_of(images, plans, feed)
         assert [plan.rows.tolist() for plan, _ in pairs] == [plan.rows.tolist() for plan in expected]
         assert [plan.replaced for plan, _ in pairs] == [int((plan.rows == 5).sum()) for plan in plans]
         found = np.concatenate([image.numpy().astype(int) for _, image in pairs])
@@ -249,7 +262,7 @@ def test_a_skipped_image_gives_way_to_another_and_nothing_else_changes(small: Pa
 
 
 def corrupt_header(path: Path) -> None:
-    """Break the Huffman tables: the file has its size and its end, and no decoder takes it."""
+    """Break the Huffman tables: size and end mark remain, but no decoder accepts the file."""
     data = bytearray(path.read_bytes())
     table = data.index(b"\xff\xc4")
     data[table + 5 : table + 21] = b"\xff" * 16
@@ -264,7 +277,7 @@ def test_a_file_that_ends_dali_s_pipeline_does_not_end_the_run(small: Path, how:
     wanted = pixels_of(pipeline.images, index, expected, how)
     corrupt_header(Path(index.place(5).path))
     feed = feed_of(index, how, loading=SKIP)
-    found = list(pipeline.images(iter(plans), feed))
+    found = pairs_of(pipeline.images, plans, feed)
     assert [plan.rows.tolist() for plan, _ in found] == [plan.rows.tolist() for plan in expected]
     np.testing.assert_array_equal(np.concatenate([image.numpy() for _, image in found]), wanted)
     assert sum(plan.replaced for plan, _ in found) == 6
@@ -290,7 +303,7 @@ def test_an_image_that_only_pil_decodes_is_decoded_by_pil(small: Path, monkeypat
     monkeypatch.setattr("backbones.dataset.encoded.FORMATS", ("JPEG", "GIF", "BMP"))
     index = scan_folder(small)
     feed = feed_of(index, view(train=True))
-    pairs = list(pipeline.images(iter(plans), feed))
+    pairs = pairs_of(pipeline.images, plans, feed)
     found = np.concatenate([image.numpy().astype(int) for _, image in pairs])
     assert np.abs(found - wanted).mean() < 8  # a GIF has 256 colours
     assert not any(plan.replaced for plan, _ in pairs)
@@ -306,7 +319,7 @@ def test_no_batch_is_lost_where_one_failure_follows_another(small: Path, monkeyp
     rows = [[0, 1], [3, 5], [4, 6], [7, 0], [2, 1], [3, 4], [6, 2], [7, 7]]
     plans = [Plan(0, 2 * i, np.array(pair), np.full((2, DRAWS), 0.4)) for i, pair in enumerate(rows)]
     feed = feed_of(index, view(train=True), batch_size=2, loading=replace(SKIP, prefetch=3))
-    found = [plan.rows.tolist() for plan, _ in pipeline.images(iter(plans), feed)]
+    found = [plan.rows.tolist() for plan, _ in pairs_of(pipeline.images, plans, feed)]
     assert found == [[3, 6] if pair == [3, 5] else pair for pair in rows]
 
 
@@ -314,21 +327,35 @@ def test_a_pipeline_that_fails_early_hands_on_what_another_left(split: Index) ->
     feed = feed_of(split, view(train=True))
     plans = training(split, 5)
     with closing(Reader(feed.bad, threads=1)) as reader:
-        flight = pipeline.Flight(reader.batches(iter(plans)), feed, reader)
+        in_flight = pipeline.InFlight(map(reader.read, plans), feed, reader)
         for pulled in (3, 1):
-            list(islice(flight, pulled))
-        assert [rows.tolist() for _, rows, *_ in flight] == [plan.rows.tolist() for plan in plans]
+            list(islice(in_flight, pulled))
+            in_flight.restart()
+        assert [rows.tolist() for _, rows, *_ in in_flight] == [plan.rows.tolist() for plan in plans]
+
+
+def test_a_batch_that_cannot_be_read_again_ends_the_batches_after_those_before_it(small: Path) -> None:
+    feed = feed_of(scan_folder(small), view(train=True), loading=SKIP)
+    rows = [[0, 1], [2, 3], [4, 5], [1, 2], [3, 0]]
+    plans = [Plan(0, 2 * i, np.array(pair), np.zeros((2, DRAWS))) for i, pair in enumerate(rows)]
+    with closing(Reader(feed.bad, threads=1)) as reader:
+        in_flight = pipeline.InFlight(map(reader.read, plans), feed, reader)
+        list(islice(in_flight, 4))
+        feed.bad.rows.update(range(4, 8))  # the whole class of the third batch
+        in_flight.restart()
+        assert [found.tolist() for _, found, *_ in in_flight] == rows[:2]
+    assert "No image of class" in str(in_flight.error)
 
 
 def stray_marker(path: Path) -> None:
-    """Put a marker into the pixels, where PIL gives up and DALI warns and goes on."""
+    """Put a marker into the pixels: PIL fails there, DALI warns and goes on."""
     data = bytearray(path.read_bytes())
     middle = len(data) * 2 // 3
     data[middle : middle + 2] = b"\xff\xc7"
     path.write_bytes(bytes(data))
 
 
-def test_whether_an_image_is_bad_does_not_depend_on_its_company(small: Path) -> None:
+def test_whether_an_image_is_bad_does_not_depend_on_its_batch(small: Path) -> None:
     """An image that DALI decodes is used, also when another one of its batch ends the pipeline."""
     stray_marker(Path(scan_folder(small).place(2).path))
     index = scan_folder(small)
@@ -336,7 +363,8 @@ def test_whether_an_image_is_bad_does_not_depend_on_its_company(small: Path) -> 
         decode(Path(index.place(2).path).read_bytes())
     corrupt_header(Path(index.place(5).path))
     plans = training(index, 6)
-    found = [plan.rows for plan, _ in pipeline.images(iter(plans), feed_of(index, view(train=True), loading=SKIP))]
+    pairs = pairs_of(pipeline.images, plans, feed_of(index, view(train=True), loading=SKIP))
+    found = [plan.rows for plan, _ in pairs]
     expected = [np.where(plan.rows == 5, 6, plan.rows) for plan in plans]
     assert [rows.tolist() for rows in found] == [rows.tolist() for rows in expected]
 
@@ -348,10 +376,11 @@ def test_batches_before_a_bad_image_are_delivered(small: Path, how: View, prefet
     Path(index.place(5).path).write_bytes(b"")
     rows = [[0, 1], [2, 3], [4, 6], [7, 5], [1, 2]]
     plans = [Plan(0, 2 * i, np.array(pair), np.full((2, DRAWS), 0.4)) for i, pair in enumerate(rows)]
-    stream = pipeline.images(iter(plans), feed_of(index, how, batch_size=2, loading=Loading(prefetch=prefetch)))
-    assert [next(stream)[0].rows.tolist() for _ in range(3)] == rows[:3]
-    with pytest.raises(UserError, match="cannot be decoded"):
-        next(stream)
+    feed = feed_of(index, how, batch_size=2, loading=Loading(prefetch=prefetch))
+    with pipeline.images(iter(plans), feed) as stream:
+        assert [next(stream)[0].rows.tolist() for _ in range(3)] == rows[:3]
+        with pytest.raises(UserError, match="cannot be decoded"):
+            next(stream)
 
 
 def test_a_truncated_image_is_named_even_where_the_crop_misses_the_damage(small: Path, save) -> None:
@@ -375,7 +404,7 @@ def test_garbage_after_the_end_of_an_image_is_accepted(small: Path) -> None:
 def test_a_failure_that_no_file_explains_is_passed_on(split: Index) -> None:
     feed = feed_of(split, view(train=True), batch_size=4)
     with pytest.raises((RuntimeError, ValueError)):
-        list(pipeline.images(iter(training(split, 1)), feed))
+        pairs_of(pipeline.images, training(split, 1), feed)
 
 
 @pytest.mark.gpu
@@ -383,6 +412,7 @@ def test_a_failure_that_no_file_explains_is_passed_on(split: Index) -> None:
 def test_pixels_decoded_on_a_gpu_are_close_to_the_reference(split: Index, how: View) -> None:
     plans = plans_of(split, how, 5)
     feed = replace(feed_of(split, how), device=torch.device("cuda", 0))
-    ours = np.concatenate([image.cpu().numpy().astype(int) for _, image in pipeline.images(iter(plans), feed)])
+    pairs = pairs_of(pipeline.images, plans, feed)
+    ours = np.concatenate([image.cpu().numpy().astype(int) for _, image in pairs])
     difference = np.abs(ours - pixels_of(reference.images, split, plans, how)).mean(axis=(1, 2, 3))
     assert np.median(difference) <= 1.5

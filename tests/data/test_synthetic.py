@@ -15,7 +15,8 @@ def pixels(rows: list[int]) -> torch.Tensor:
     index = synthetic_index(10, 5)
     feed = Feed(index, View(40, Preprocess()), 8, torch.device("cpu"), 1, Loading(), BadImages(index, None))
     plan = Plan(0, 0, np.array(rows), np.zeros((len(rows), 5)))
-    return next(images(iter([plan]), feed))[1]
+    with images(iter([plan]), feed) as found:
+        return next(found)[1]
 
 
 def test_an_index_has_the_classes_and_rows_asked_for() -> None:

@@ -10,7 +10,7 @@ SIZES = [(71, 48), (48, 71), (64, 64), (113, 40), (57, 90), (33, 35), (130, 97),
 
 
 def picture(width: int, height: int, *, seed: int, channels: int = 3) -> np.ndarray:
-    """Return smooth structure with some noise: sharp enough to tell a shift by one pixel."""
+    """Return a smooth picture with some noise, sharp enough to show a shift by one pixel."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, channels), dtype=np.uint8)
     planes = [
@@ -18,6 +18,14 @@ def picture(width: int, height: int, *, seed: int, channels: int = 3) -> np.ndar
     ]
     noise = rng.integers(-12, 13, (height, width, channels))
     return (np.stack(planes, axis=2).astype(int) + noise).clip(0, 255).astype(np.uint8)
+
+
+def square_picture(size: int = 96, *, seed: int = 0) -> np.ndarray:
+    """Return a picture (size, size, 3) that is neither black nor white anywhere."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(20, 200, (size // 8, size // 8, 3), dtype=np.uint8)
+    smooth = np.array(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+    return (smooth + random.integers(-8, 9, (size, size, 3))).clip(10, 220).astype(np.uint8)
 
 
 def save_image(path: Path, width: int, height: int, *, seed: int, mode: str = "RGB", kind: str = "JPEG") -> Path:

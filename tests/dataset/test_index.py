@@ -18,7 +18,7 @@ from backbones.dataset.index import (
     places_digest,
     read_index,
     some,
-    stem,
+    without_ending,
     write_index,
 )
 from backbones.errors import UserError
@@ -89,7 +89,7 @@ def test_the_digest_of_places_is_the_same_after_a_move_and_from_a_file(index: In
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"two images of one name: dog/b\.JPEG"):
+    with pytest.raises(UserError, match=r"two images of the same name: dog/b\.JPEG"):
         make_index(tmp_path, CLASSES, [*ROWS, ROWS[0]._replace(offset=9)])
 
 
@@ -182,7 +182,7 @@ def test_a_truncated_index_is_refused(index: Index, tmp_path: Path) -> None:
 
 
 def test_an_index_of_another_version_is_refused(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backbones.dataset.index.FORMAT", 99)
+    monkeypatch.setattr("backbones.dataset.index.FORMAT_VERSION", 99)
     write_index(index, tmp_path / "x.npz")
     monkeypatch.undo()
     with pytest.raises(UserError, match="has format 99"):
@@ -190,7 +190,8 @@ def test_an_index_of_another_version_is_refused(index: Index, tmp_path: Path, mo
 
 
 def test_only_the_ending_of_an_image_file_is_no_part_of_its_name() -> None:
-    assert [stem(name) for name in ("a/b.JPEG", "a/b.c.jpg", "a/b.c", "a/b")] == ["a/b", "a/b.c", "a/b.c", "a/b"]
+    names = ("a/b.JPEG", "a/b.c.jpg", "a/b.c", "a/b")
+    assert [without_ending(name) for name in names] == ["a/b", "a/b.c", "a/b.c", "a/b"]
 
 
 def test_few_names_are_all_said_and_many_are_counted() -> None:

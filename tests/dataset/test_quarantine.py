@@ -1,11 +1,11 @@
-"""The list of images that are ruled out: written and read alike, by hand too, and obeyed."""
+"""Tests of the list of excluded images: written and read, also by hand, and applied."""
 
 from pathlib import Path
 
 import pytest
 
 from backbones.dataset.index import Row, make_index
-from backbones.dataset.quarantine import read_quarantine, with_none_quarantined, without_quarantined, write_quarantine
+from backbones.dataset.quarantine import read_quarantine, refuse_quarantined, remove_quarantined, write_quarantine
 from backbones.errors import UserError
 from tests.dataset.make_sources import write
 
@@ -68,12 +68,12 @@ def test_a_backslash_that_a_person_wrote_before_another_letter_stands_for_itself
 
 
 def test_names_that_are_not_there_are_noted(tmp_path: Path) -> None:
-    index = without_quarantined(INDEX, {"b/2.jpg": "bad", "c/9.jpg": "bad"})
+    index = remove_quarantined(INDEX, {"b/2.jpg": "bad", "c/9.jpg": "bad"})
     assert list(index.names) == ["a/1.jpg", "b/1.jpg"]
     assert index.notes[1] == "1 names of quarantine.tsv are not in the data set: c/9.jpg"
-    assert with_none_quarantined(INDEX, {"c/9.jpg": "bad"}).notes == index.notes[1:]
+    assert refuse_quarantined(INDEX, {"c/9.jpg": "bad"}).notes == index.notes[1:]
 
 
 def test_a_class_that_has_no_image_left_is_refused() -> None:
     with pytest.raises(UserError, match="no training image of b"):
-        without_quarantined(INDEX, {"b/1.jpg": "bad", "b/2.jpg": "bad"})
+        remove_quarantined(INDEX, {"b/1.jpg": "bad", "b/2.jpg": "bad"})

@@ -1,11 +1,11 @@
-"""Data sets: every layout gives the same images, and what is doubtful is refused."""
+"""Tests of data sets: every layout gives the same images, and doubtful ones are refused."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from backbones.dataset.index import Index, stem, write_index
+from backbones.dataset.index import Index, without_ending, write_index
 from backbones.dataset.quarantine import write_quarantine
 from backbones.dataset.splits import train_and_val, validation
 from backbones.errors import UserError
@@ -41,15 +41,15 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_bytes_of_every_image(sources, images: Images, layout: str) -> None:
     for index, files in zip(train_and_val(sources[layout]), images.values(), strict=True):
-        found = {stem(index.names[row]): read(index, row) for row in range(len(index))}
-        assert found == {stem(name): content for name, content in files.items()}
+        found = {without_ending(index.names[row]): read(index, row) for row in range(len(index))}
+        assert found == {without_ending(name): content for name, content in files.items()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_every_layout_gives_the_same_index(sources, layout: str) -> None:
     for ours, theirs in zip(train_and_val(sources[layout]), train_and_val(sources["folder"]), strict=True):
         assert ours.classes == theirs.classes
-        assert [stem(name) for name in ours.names] == [stem(name) for name in theirs.names]
+        assert [without_ending(name) for name in ours.names] == [without_ending(name) for name in theirs.names]
         assert ours.lengths.tolist() == theirs.lengths.tolist()
         assert ours.labels.tolist() == theirs.labels.tolist()
         assert ours.fingerprint == theirs.fingerprint

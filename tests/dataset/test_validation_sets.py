@@ -1,4 +1,4 @@
-"""The sets beside the checkpoint's own: their labels, the outputs that compete, and what counts as right."""
+"""Tests of the other validation sets: their labels, the outputs that compete, and the right ones."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from timm.data.real_labels import RealLabelsImagenet
 from backbones.dataset.index import Index, Row, make_index
 from backbones.dataset.validation_sets import (
     ValidationSet,
-    best_right,
+    choose_best_right,
     folder_set,
     image_numbers,
     own_set,
@@ -104,7 +104,7 @@ def test_only_the_classes_of_the_set_compete(tmp_path, classes):
 
 
 def test_classes_that_the_checkpoint_does_not_have_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"--a .* has classes that the checkpoint has not: cat, cow\."):
+    with pytest.raises(UserError, match=r"--a .* has classes that the checkpoint lacks: cat, cow\."):
         folder_set("a", write_folders(tmp_path, ["ant", "cow", "cat"]), ["ant", "bee", "dog"])
 
 
@@ -178,7 +178,7 @@ def test_an_image_is_right_when_any_of_its_labels_is_among_the_k_highest(k):
     right[:, 4] |= ~right.any(dim=1)
     labels = torch.arange(500) % 9
     expected = right[labels].gather(1, logits.topk(k).indices).any(dim=1).sum()
-    found = topk_correct(*best_right(logits, labels, right=right), ks=(k,))
+    found = topk_correct(*choose_best_right(logits, labels, right=right), ks=(k,))
     assert found.item() == expected
 
 

@@ -29,7 +29,7 @@ from backbones.dataset.verification import (
     sort_duplicates,
     survey,
 )
-from backbones.dataset.workers import AHEAD, processes
+from backbones.dataset.workers import JOBS_PER_WORKER, processes
 from backbones.errors import UserError
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (45, 60, 3), dtype=np.uint8)
@@ -241,7 +241,7 @@ def test_a_worker_that_dies_ends_the_survey_with_the_images_it_may_have_died_of(
     ):
         survey(splits, executor=executor, workers=2, seen=kill)
     suspects = re.findall(r"^  ([a-h]/class\d/00\d.jpg) to \1$", str(error.value), flags=re.MULTILINE)
-    assert 1 <= len(suspects) <= 2 * AHEAD
+    assert 1 <= len(suspects) <= 2 * JOBS_PER_WORKER
 
 
 @pytest.fixture

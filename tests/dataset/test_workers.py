@@ -1,13 +1,14 @@
-"""Work that is spread: the same results in the same order wherever it is done."""
+"""Tests of parallel work: the same results in the same order, in threads and in processes."""
 
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from backbones.dataset.workers import as_they_finish, processes, spread
+from backbones.dataset.workers import as_they_finish, processes, quota, spread, usable_cores
 
 
 def square(number: int) -> int:
@@ -33,7 +34,7 @@ def test_waiting_is_shared_among_threads() -> None:
 
 
 def test_computing_stays_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not time itself, which a busy machine takes away, but equal time on both clocks."""
+    """Both clocks are made equal, since a busy machine would change the measured times."""
     monkeypatch.setattr("time.thread_time", time.perf_counter)
     assert set(spread(whereabouts, range(20))) == {threading.get_ident()}
 
@@ -51,6 +52,22 @@ def test_jobs_are_made_when_they_are_needed() -> None:
         first = next(results)
         assert len(made) <= 5
         assert sorted([first, *results]) == [k * k for k in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("", None), ("250000 100000", 3), ("50000 100000", 1)]
+)
+def test_a_container_allows_the_cores_of_its_quota(text: str, cores: int | None) -> None:
+    assert quota(text) == cores
+
+
+@pytest.mark.parametrize(("text", "cores"), [(None, 4), ("max 100000", 4), ("150000 100000", 2), ("900000 100000", 4)])
+def test_the_smaller_of_affinity_and_quota_counts(tmp_path: Path, monkeypatch, text: str | None, cores: int) -> None:
+    if text:
+        (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr("backbones.dataset.workers.CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5, 6})
+    assert usable_cores() == cores
 
 
 def test_one_worker_needs_no_process() -> None:

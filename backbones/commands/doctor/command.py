@@ -58,7 +58,7 @@ def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
     yield from _settings(recipe, train, precision=precision_name(accelerator))
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     model = build_model(recipe, len(train.classes))
-    run = build_run(recipe, accelerator, model, batches, save=cast("Any", None))  # nothing is saved
+    run = build_run(recipe, accelerator, model, batches, checkpoints=cast("Any", None))  # nothing is saved
     measured = measure(run, recipe, seconds=seconds, tell=_tell)
     found = diagnose(measured)
     resolved = replace(recipe, precision=precision_name(accelerator))

@@ -1,59 +1,47 @@
-"""How fast the stages of a training run are: each of the loader's, the network alone, and all of them together."""
+"""Speed of the stages of a training run: each stage of the loader, the network alone, and all of them together."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import repeat
-from typing import Any, Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 
-from backbones.data.augment.view import View
-from backbones.data.feed import Feed
-from backbones.data.loader import TrainLoader, backend
-from backbones.data.order import Plan, Shares, training_plans
-from backbones.data.reading.bad_images import BadImages
-from backbones.data.reading.reader import Reader
-from backbones.dataset.encoded import decode
-from backbones.dataset.index import Index
-from backbones.dataset.place import BadImageError
-from backbones.recipe import Recipe
-from backbones.training.loop import Run, TrainBatches, train_epoch
-from backbones.training.progress import ProgressBar, Stopwatch
+from backbones.data.loader import TrainLoader
+from backbones.recipe import Recipe, micro_batch
+from backbones.training.loop import Run, train_step
+from backbones.training.stopwatch import Stopwatch
 
 T = TypeVar("T")
-Sizes = Generator[int, None, None]
-"""The number of images of each micro-batch, as it is ready."""
-Source = Callable[[Iterator[Plan], Feed], Sizes]
 
 SECONDS = 10.0
 """Length of one measurement."""
 
-WARM_UP = 0.3
+WARM_UP_SHARE = 0.3
 """Length of the warm-up before it, as a share of it."""
 
-LEAST = 2
-"""Micro-batches or steps of a measurement, and of a warm-up, however long they take."""
+MIN_STEPS = 2
+"""Fewest steps of a measurement, and of a warm-up, however long they take."""
 
-ENDLESS = 2**40
-"""Steps: more than a measurement can make."""
+ENDLESS_STEPS = 2**40
+"""More steps than a measurement can make."""
 
-TYPICAL = 0.5
-"""Share of the run that is done, at which DropBlock is half as strong as it becomes."""
+DROP_BLOCK_SHARE = 0.5
+"""Share of the run for which DropBlock is set: it is then half as strong as at the end."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What was measured of one stage, or of several together."""
+    """Result of one measurement."""
 
     images: int
     seconds: float
     busy: float = 0.0
     """CPU seconds of all threads of this process."""
     waited: float = 0.0
-    """Seconds in which the network waited for data."""
+    """Seconds during which the network waited for data."""
 
     @property
     def per_second(self) -> float:
@@ -72,7 +60,7 @@ class Rate:
 
     @property
     def cores(self) -> float:
-        """Cores kept busy."""
+        """Mean number of busy cores."""
         return self.busy / self.seconds
 
 
@@ -81,236 +69,135 @@ class Measurements:
     """The rates of one recipe on one machine."""
 
     stages: dict[str, Rate]
-    """The loader up to each of its stages, that one included; the last is the whole loader."""
+    """The loader up to and including each of its stages; the last is the whole loader."""
     model: Rate
-    """Training steps on one batch that lies on the device."""
+    """Training steps on one batch that stays on the device."""
     joint: Rate
-    """The loader feeding the training steps."""
+    """Training steps on the batches of the loader."""
     steps: int
-    """Steps whose images were read in all, each after the one before in the training order."""
+    """Number of steps whose images were read, each after the previous one in the training order."""
 
 
 class Stretch(Stopwatch):
-    """Counts images from now until ``over``: for some seconds, and for LEAST micro-batches or steps."""
+    """Stopwatch that runs for some seconds, and for MIN_STEPS steps at least.
+
+    It waits for the GPU before and after each batch arrives. Otherwise the time that a fast host waits for the GPU
+    would count as waiting for data.
+    """
 
     def __init__(self, seconds: float, device: torch.device) -> None:
         synchronize(device)
         super().__init__()
         self.seconds, self.device = seconds, device
         self.busy = time.process_time()
-        self.done = 0
+        self.steps = 0
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether it was long enough."""
-        return self.done >= LEAST and time.perf_counter() - self.start >= self.seconds
+        return self.steps >= MIN_STEPS and time.perf_counter() - self.start >= self.seconds
+
+    def wait_for(self, batches: Iterator[T]) -> T:
+        """Return the next batch when it is on the device, and count the time until then."""
+        synchronize(self.device)
+        return super().wait_for(map(self._arrive, batches))
+
+    def _arrive(self, batch: T) -> T:
+        synchronize(self.device)
+        return batch
 
     def rate(self) -> Rate:
-        """Return what was counted until now."""
+        """Return the rate until now."""
         synchronize(self.device)
         elapsed = time.perf_counter() - self.start
         return Rate(self.images, elapsed, time.process_time() - self.busy, self.waited)
 
 
 def measure(run: Run, recipe: Recipe, *, seconds: float, tell: Callable[[str], None]) -> Measurements:
-    """Measure every stage of ``run`` for ``seconds`` each, after a warm-up; ``tell`` hears which.
+    """Measure every stage of ``run`` for ``seconds`` each, after a warm-up.
 
-    ``run`` is one that `build_run` has made of ``recipe``. Its weights stay as they are (the learning rate is 0), but
-    not its BatchNorm statistics. Raises UserError for a bad image where that would stop the training.
+    The weights do not change (the learning rate is 0), but the BatchNorm statistics do. Raises UserError for a bad
+    image where that would stop the training.
+
+    Args:
+        run: made by `build_run`.
+        recipe: of the run.
+        seconds: length of each measurement.
+        tell: called with the name of each measurement before it starts.
     """
-    run, loader, device = _quiet(run), cast(TrainLoader, run.train_batches), run.accelerator.device
-    stages, step = _stage_rates(recipe, loader.index, device, seconds=seconds, tell=tell)
+    run, loader = _silence(run), cast(TrainLoader, run.train_batches)
+    stages: dict[str, Rate] = {}
+    for stage, from_step in loader.stages().items():
+        tell(stage)
+        with closing(from_step(run.step)) as sizes:
+            stages[stage] = stage_rate(run, sizes, seconds=seconds)
     tell("copy (the whole loader)")
-    with loader:
-        batches = Counted(_endless(run.train_batches, step))
-        stages["copy"] = rate_of(_mixed(run, batches), seconds=seconds, device=device)
-    step += -(-batches.count // recipe.grad_accum_steps)
+    with closing(loader.from_step(run.step)) as batches:
+        stages["copy"] = stage_rate(run, (len(run.mix(batch)[0]) for batch in batches), seconds=seconds)
     tell("the network alone")
-    batch = fixed_batch(recipe, len(loader.index.classes), device)
-    model = train_rate(replace(run, train_batches=Fixed(batch), mix=_as_it_is), seconds=seconds)
+    batch = fixed_batch(recipe, len(loader.index.classes), run.accelerator.device)
+    model = train_rate(replace(run, mix=lambda batch: batch), repeat(batch), seconds=seconds)
     tell("the loader and the network together")
-    with loader:
-        run.step = step
-        joint = train_rate(run, seconds=seconds)
+    with closing(loader.from_step(run.step)) as batches:
+        joint = train_rate(run, batches, seconds=seconds)
     return Measurements(stages, model, joint, run.step)
 
 
-def rate_of(sizes: Iterator[int], *, seconds: float, device: torch.device) -> Rate:
-    """Return how fast micro-batches come, after a warm-up; ``sizes`` never ends."""
-    for span in (WARM_UP * seconds, seconds):
-        stretch = Stretch(span, device)
-        while not stretch.over:
-            stretch.images += next(sizes)
-            stretch.done += 1
-    return stretch.rate()  # pyright: ignore[reportPossiblyUnboundVariable]  # of the second span
+def stage_rate(run: Run, sizes: Iterator[int], *, seconds: float) -> Rate:
+    """Return the rate of the micro-batches whose ``sizes`` arrive; ``run.step`` counts their steps."""
+
+    def step(stretch: Stretch) -> None:
+        stretch.images += sum(next(sizes) for _ in range(run.accelerator.gradient_accumulation_steps))
+        run.step += 1
+
+    return measure_rate(step, seconds=seconds, device=run.accelerator.device)
 
 
-def train_rate(run: Run, *, seconds: float) -> Rate:
-    """Return how fast ``run`` makes training steps, after a warm-up, and how long it waits for its batches."""
-    run.train_batches = timed = Timed(run.train_batches, run.accelerator.gradient_accumulation_steps)
-    for span in (WARM_UP * seconds, seconds):
-        timed.stretch = Stretch(span, run.accelerator.device)
-        while not timed.stretch.over:
-            train_epoch(run)
-    return timed.stretch.rate()
+def train_rate(run: Run, batches: Iterator[object], *, seconds: float) -> Rate:
+    """Return the rate of training steps on ``batches``, with the time that they wait for them."""
+
+    def step(stretch: Stretch) -> None:
+        run.report.stopwatch = stretch
+        train_step(run, batches)
+
+    return measure_rate(step, seconds=seconds, device=run.accelerator.device)
 
 
-class Timed:
-    """Micro-batches for `train_epoch` that end with the step in which ``stretch`` is over.
-
-    A GPU is waited for before and after each batch arrives. Otherwise, where the host is ahead of it, waiting for the
-    GPU would pass for waiting for data.
-    """
-
-    def __init__(self, source: TrainBatches, micro_batches: int) -> None:
-        self.source, self.micro_batches = source, micro_batches
-        self.steps_per_epoch = source.steps_per_epoch
-        self.replaced = 0
-        self.stretch = Stretch(0, torch.device("cpu"))
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:
-        """Yield micro-batches until the epoch or the stretch is over."""
-        stretch = self.stretch
-        arriving = stretch.waiting_for(self._arrived(epoch, start_step))
-        for number, batch in enumerate(arriving, start=1):
-            count = len(batch[1])
-            yield batch
-            synchronize(stretch.device)
-            stretch.images += count
-            stretch.done += number % self.micro_batches == 0
-            if number % self.micro_batches == 0 and stretch.over:
-                return
-
-    def _arrived(self, epoch: int, start_step: int) -> Iterator[Any]:
-        for batch in self.source.epoch(epoch, start_step):
-            synchronize(self.stretch.device)
-            yield batch
-
-
-class Fixed:
-    """One micro-batch, again and again."""
-
-    steps_per_epoch = ENDLESS
-    replaced = 0
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Any]:  # noqa: ARG002  # they are all the same
-        """Yield the micro-batch without end."""
-        return repeat(self.batch)
-
-
-class Counted(Generic[T]):
-    """An iterator that knows how many of its items were taken."""
-
-    def __init__(self, items: Iterator[T]) -> None:
-        self.items = items
-        self.count = 0
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        item = next(self.items)
-        self.count += 1
-        return item
+def measure_rate(step: Callable[[Stretch], None], *, seconds: float, device: torch.device) -> Rate:
+    """Repeat ``step``, which adds its images to the stretch, for a warm-up and for ``seconds``; return the rate."""
+    for length in (WARM_UP_SHARE * seconds, seconds):
+        stretch = Stretch(length, device)
+        while not stretch.is_over:
+            step(stretch)
+            stretch.steps += 1
+    return stretch.rate()  # pyright: ignore[reportPossiblyUnboundVariable]  # of the second one
 
 
 def fixed_batch(recipe: Recipe, classes: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return noise as one micro-batch, in the memory order that the loader has, and even targets.
+    """Return noise as one micro-batch, in the loader's memory order, and uniform targets.
 
     Shape: images (N, 3, H, W), targets (N, K).
     """
-    count = recipe.batch_size // recipe.grad_accum_steps
+    count = micro_batch(recipe, processes=1)
     noise = torch.rand((count, 3, recipe.img_size, recipe.img_size), generator=torch.Generator().manual_seed(0))
     images = noise.to(device).contiguous(memory_format=torch.channels_last)
     return images, torch.full((count, classes), 1 / classes, device=device)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _quiet(run: Run) -> Run:
-    """Return the run with an end that is far away, without reports and without learning."""
-    run.on_step(TYPICAL)
+def _silence(run: Run) -> Run:
+    """Return the run without an end, without output and without learning."""
+    run.on_step(DROP_BLOCK_SHARE)
+    run.model.train()
     return replace(
         run,
         schedule=lambda _step: 0.0,
         on_step=lambda _share: None,
-        progress=ProgressBar(ENDLESS, enabled=False),
-        total_steps=ENDLESS,
-        log_interval=ENDLESS,
+        report=replace(run.report, interval=ENDLESS_STEPS, tracker=None),
+        total_steps=ENDLESS_STEPS,
     )
-
-
-def _stage_rates(
-    recipe: Recipe, index: Index, device: torch.device, *, seconds: float, tell: Callable[[str], None]
-) -> tuple[dict[str, Rate], int]:
-    """Return the rates of the stages that a backend has, and the first step whose images were not read for them."""
-    shares = Shares(recipe.batch_size, recipe.grad_accum_steps)
-    view, bad = View(recipe.img_size, recipe.preprocess, recipe.augment), BadImages(index, recipe.loading)
-    feed = Feed(index, view, shares.micro_batch, device, recipe.workers, recipe.loading, bad)
-    rates, step = {}, 0
-    for stage, source in _sources(recipe.loader).items():
-        tell(stage)
-        epoch, start = divmod(step, shares.steps_per_epoch(len(index)))
-        plans = Counted(training_plans(len(index), shares, seed=recipe.seed, epoch=epoch, step=start))
-        with closing(source(plans, feed)) as sizes:
-            rates[stage] = rate_of(sizes, seconds=seconds, device=device)
-        step += -(-plans.count // recipe.grad_accum_steps)
-    return rates, step
-
-
-def _sources(loader: str) -> dict[str, Source]:
-    """Return what can be measured of a backend: each entry does what the one before does, and its own stage."""
-    images: Callable[..., Any] = backend(loader)
-    if loader == "synthetic":
-        return {"make": partial(_pixels, images)}
-    decoded = partial(_pixels, partial(images, decode_only=True)) if loader == "dali" else _decode
-    return {"read": _read, "decode": decoded, "augment": partial(_pixels, images)}
-
-
-def _read(plans: Iterator[Plan], feed: Feed) -> Sizes:
-    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
-        for batch in reader.batches(plans):
-            yield len(batch.data)
-
-
-def _decode(plans: Iterator[Plan], feed: Feed) -> Sizes:
-    """Read and decode as reference.py does."""
-    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
-        for batch in reader.batches(plans):
-            for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
-                try:
-                    decode(data.tobytes())
-                except BadImageError as error:
-                    feed.bad.report(row, str(error))
-            yield len(batch.data)
-
-
-def _pixels(images: Callable[..., Any], plans: Iterator[Plan], feed: Feed) -> Sizes:
-    with closing(images(plans, feed)) as pixels:
-        for _, image in pixels:
-            yield len(image)
-
-
-def _endless(batches: TrainBatches, step: int) -> Iterator[Any]:
-    """Yield the micro-batches of a run from ``step`` on."""
-    epoch, start = divmod(step, batches.steps_per_epoch)
-    while True:
-        yield from batches.epoch(epoch, start)
-        epoch, start = epoch + 1, 0
-
-
-def _mixed(run: Run, batches: Iterator[Any]) -> Iterator[int]:
-    for batch in batches:
-        images, _ = run.mix(batch)
-        yield len(images)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

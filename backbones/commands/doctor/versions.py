@@ -1,6 +1,5 @@
 """What a report says of the software and the machine: versions, processor, GPU, and the cores that may be used."""
 
-import math
 import os
 import platform
 import re
@@ -9,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+from backbones.dataset.workers import usable_cores
 
 PACKAGES = ("torchvision", "timm", "accelerate", "wandb", "numpy", "pillow")
 DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
@@ -42,18 +43,6 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ABSENT
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use: its affinity, or the quota of its container where that is less."""
-    cores = len(os.sched_getaffinity(0))
-    return min(cores, quota(_text("/sys/fs/cgroup/cpu.max")) or cores)
-
-
-def quota(cpu_max: str) -> int | None:
-    """Return the cores that cgroup v2's cpu.max ("QUOTA PERIOD", in microseconds) allows; None: it sets no limit."""
-    match = re.match(r"(\d+) (\d+)", cpu_max)
-    return max(1, math.ceil(int(match[1]) / int(match[2]))) if match else None
 
 
 def core_count(number: int) -> str:

@@ -1,1 +1,1 @@
-"""What is done to an image: geometry and colours from given random numbers, for training and evaluation."""
+"""Changes of an image for training and evaluation: geometry and colours, from given random numbers."""

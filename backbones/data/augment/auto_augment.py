@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: which operations each image has, how much of each, and torchvision as reference."""
+"""RandAugment and TrivialAugment: the operations of each image, their amounts, and torchvision as the reference."""
 
 import math
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torchvision.transforms import InterpolationMode
 from backbones.data.augment.draws import AUTO
 from backbones.recipe import InceptionAugment
 
-BINS = 31
-"""Strengths, from none to full; RandAugment's magnitude is the number of one."""
+STRENGTHS = 31
+"""Number of strengths, from none to full; RandAugment's magnitude is the position of one."""
 
 ROUNDS = {"none": 0, "randaugment": 2, "trivialaugment": 1}
-"""Operations of each image, one after the other."""
+"""Number of operations per image, one after the other."""
 
 Pair = tuple[float, float]
 
@@ -28,27 +28,27 @@ class Range(NamedTuple):
     none: float
     full: float
     per_side: bool = False
-    """Shares of the image's side, not pixels."""
+    """Whether the amounts are shares of the image's side instead of pixels."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One row of the table; the ranges are torchvision's."""
+    """An operation; its ranges are torchvision's."""
 
     name: str
     randaugment: Range
     trivialaugment: Range
     signed: bool = False
-    """Whether a coin turns the amount round."""
+    """Whether a coin changes the sign of the amount."""
     whole: Callable[[np.ndarray], np.ndarray] = np.positive
-    """How amounts become whole numbers, where they must."""
+    """Rounding of amounts that must be whole numbers."""
 
 
-NOTHING = Range(0, 0)
+NO_AMOUNT = Range(0, 0)
 
 OPERATIONS = (
     # name, range of RandAugment, range of TrivialAugment
-    Operation("identity", NOTHING, NOTHING),
+    Operation("identity", NO_AMOUNT, NO_AMOUNT),
     Operation("shear_x", Range(0, 0.3), Range(0, 0.99), signed=True),
     Operation("shear_y", Range(0, 0.3), Range(0, 0.99), signed=True),
     Operation("translate_x", Range(0, 150 / 331, per_side=True), Range(0, 32), signed=True, whole=np.trunc),
@@ -60,19 +60,19 @@ OPERATIONS = (
     Operation("sharpness", Range(0, 0.9), Range(0, 0.99), signed=True),
     Operation("posterize", Range(8, 4), Range(8, 2), whole=np.rint),
     Operation("solarize", Range(255, 0), Range(255, 0)),
-    Operation("autocontrast", NOTHING, NOTHING),
-    Operation("equalize", NOTHING, NOTHING),
+    Operation("autocontrast", NO_AMOUNT, NO_AMOUNT),
+    Operation("equalize", NO_AMOUNT, NO_AMOUNT),
 )
-"""Each equally likely. Units: shear in pixels per pixel (shows the place x + amount * y); translate in pixels to the
+"""All are equally likely. Units: shear in pixels per pixel (output x is x + amount * y); translate in pixels to the
 right or down; rotate in degrees counter-clockwise; brightness, color, contrast and sharpness multiply by 1 + amount;
-posterize keeps that many bits; solarize inverts values of at least the amount."""
+posterize keeps ``amount`` bits; solarize inverts values from ``amount`` on."""
 
 
 class Choice(NamedTuple):
-    """The operations of N images in K rounds.
+    """Operations of N images in K rounds.
 
-    Shape: operation (N, K) int64 rows of OPERATIONS; amount (N, K) float64, signed, in the unit of the operation,
-    without a loss in float32.
+    Shape: operation (N, K) int64 positions in OPERATIONS; amount (N, K) float64, signed, in the unit of the operation;
+    float32 holds it without loss.
     """
 
     operation: np.ndarray
@@ -92,31 +92,33 @@ def choose(draws: np.ndarray, inception: InceptionAugment, *, size: int) -> Choi
     number, strength, sign = np.moveaxis(draws[:, AUTO].reshape(len(draws), 2, 3)[:, :rounds], 2, 0)
     operation = np.floor(number * len(OPERATIONS)).astype(np.int64)
     is_random = inception.auto == "trivialaugment"
-    bins = np.floor(strength * BINS).astype(np.int64) if is_random else np.full_like(operation, inception.magnitude)
+    bins = (
+        np.floor(strength * STRENGTHS).astype(np.int64) if is_random else np.full_like(operation, inception.magnitude)
+    )
     is_signed = np.array([each.signed for each in OPERATIONS])
     signs = np.where(is_signed[operation] & (sign < 0.5), -1, 1)
     return Choice(operation, signs * amounts(inception, size=size)[operation, bins])
 
 
 def amounts(inception: InceptionAugment, *, size: int) -> np.ndarray:
-    """Return the amount, before its sign, of each operation at each strength; ``auto`` says from which ranges.
+    """Return the amount of each operation at each strength, without sign, from the ranges of ``inception.auto``.
 
-    In float32, as torchvision has them and DALI takes them, before they become whole numbers.
+    Computed in float32, as in torchvision and DALI, before they are rounded to whole numbers.
 
-    Shape: (operations, BINS) float64.
+    Shape: (operations, STRENGTHS) float64.
     """
-    table = np.zeros((len(OPERATIONS), BINS))
-    for row, operation in zip(table, OPERATIONS, strict=True):
+    table = np.zeros((len(OPERATIONS), STRENGTHS))
+    for line, operation in zip(table, OPERATIONS, strict=True):
         limits = operation.randaugment if inception.auto == "randaugment" else operation.trivialaugment
         unit = size if limits.per_side else 1
-        row[:] = operation.whole(np.linspace(limits.none * unit, limits.full * unit, BINS, dtype=np.float32))
+        line[:] = operation.whole(np.linspace(limits.none * unit, limits.full * unit, STRENGTHS, dtype=np.float32))
     return table
 
 
 def apply(image: torch.Tensor, operation: int, amount: float) -> torch.Tensor:
-    """Return the image after one operation, as torchvision's RandAugment does it with bilinear interpolation.
+    """Return the image after one operation, as in torchvision's RandAugment with bilinear interpolation.
 
-    What comes from beyond the image is black; timm paints it in the mean colour instead.
+    Areas from outside of the image are black; in timm they have the mean colour.
 
     Shape: uint8 (3, H, W) -> the same.
     """

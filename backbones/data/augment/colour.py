@@ -1,4 +1,4 @@
-"""Colour changes of a whole batch: one affine 3 x 4 matrix for each image, x' = M[:, :3] x + M[:, 3].
+"""Colour changes of a whole batch: one affine 3 x 4 matrix per image, x' = M[:, :3] x + M[:, 3].
 
 Colours are RGB in [0, 1]; results are clamped to [0, 1] once, at the end.
 """
@@ -22,13 +22,13 @@ from backbones.data.augment.draws import (
 from backbones.recipe import Augment
 
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Share of red, green and blue in the brightness that the eye sees (ITU-R BT.601)."""
+"""Shares of red, green and blue in the perceived brightness (ITU-R BT.601)."""
 
 MIDDLE_GREY = 0.5
-"""What contrast leaves as it is."""
+"""Value that a change of contrast keeps."""
 
 PIXELS_PER_ROW = 4
-"""Pixels that one row of the matrix product holds at most."""
+"""Largest number of pixels in a row of the matrix product."""
 
 
 def darknet_shifts(draws: np.ndarray, augment: Augment) -> np.ndarray:
@@ -44,7 +44,7 @@ def darknet_shifts(draws: np.ndarray, augment: Augment) -> np.ndarray:
 
 
 def darknet_matrices(draws: np.ndarray, augment: Augment) -> np.ndarray:
-    """Return the linear stand-ins for darknet's random HSV shifts, see :func:`shift_matrices`.
+    """Return linear approximations of darknet's random HSV shifts, see :func:`shift_matrices`.
 
     Shape: (N, DRAWS) in [0, 1) -> (N, 3, 4) float32.
     """
@@ -52,11 +52,11 @@ def darknet_matrices(draws: np.ndarray, augment: Augment) -> np.ndarray:
 
 
 def shift_matrices(shifts: np.ndarray) -> np.ndarray:
-    """Return matrices that come close to a shift in HSV: exact for the value, and for a hue shift of thirds.
+    """Return matrices that approximate a shift in HSV; exact for the value, and for hue shifts by a third.
 
-    The hue turns about the grey axis with equal weights, which came closer to HSV on photographs than turns that keep
-    the luma (YIQ); saturation spreads colours about their luma, which came closer than about their mean. HSV keeps
-    the largest channel where these keep the luma, so what differs most is the brightness of strong colours.
+    The hue is a rotation about the grey axis with equal weights: on photographs it was closer to HSV than rotations
+    that keep the luma (YIQ). Saturation scales colours about their luma, which was closer than about their mean. HSV
+    keeps the largest channel and these matrices the luma, so the brightness of strong colours differs most.
 
     Shape: (N, 3) hue as a share of the circle, factors of saturation and value -> (N, 3, 4) float32.
     """
@@ -68,8 +68,8 @@ def shift_matrices(shifts: np.ndarray) -> np.ndarray:
 def jitter_matrices(draws: np.ndarray, augment: Augment) -> np.ndarray:
     """Return inception's colour jitter: brightness, then contrast, then saturation, factors in [1 - j, 1 + j].
 
-    Contrast is about a fixed middle grey, where torchvision takes the mean grey of the image: so the matrix needs no
-    statistics of the image. torchvision also clamps after each of the three.
+    Contrast changes about a fixed middle grey, so that no statistics of the image are needed; torchvision takes the
+    mean grey of the image. torchvision also clamps after each of the three.
 
     Shape: (N, DRAWS) in [0, 1) -> (N, 3, 4) float32.
     """
@@ -80,10 +80,10 @@ def jitter_matrices(draws: np.ndarray, augment: Augment) -> np.ndarray:
 
 
 def recolour(pixels: torch.Tensor, matrices: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the pixels of each image in its new colours, clamped to [0, 1], in ``out`` where it is given.
+    """Return the pixels of each image in its new colours, clamped to [0, 1], in ``out`` if it is given.
 
-    One batched matrix product. A pixel alone would be a row of three, which wastes most of a vector unit; four
-    pixels in a row of twelve, with the matrix four times on the diagonal, are three times as fast on a CPU.
+    One batched matrix product. A single pixel would be a row of three, which wastes most of a vector unit. Four pixels
+    in a row of twelve, with the matrix four times on the diagonal, are three times as fast on a CPU.
 
     Shape: (N, H, W, 3), (N, 3, 4), both float32 on one device -> (N, H, W, 3).
     """
@@ -98,12 +98,12 @@ def recolour(pixels: torch.Tensor, matrices: torch.Tensor, *, out: torch.Tensor 
 
 
 def _hue_turns(angles: np.ndarray) -> np.ndarray:
-    """Return rotations about the grey axis; a third of the circle turns red into green, green into blue.
+    """Return rotations about the grey axis; a third of the circle maps red to green and green to blue.
 
     Shape: (N,) in radians -> (N, 3, 3).
     """
-    places = angles[:, None] - 2 * math.pi / 3 * np.arange(3)
-    shares = (1 + 2 * np.cos(places)) / 3
+    differences = angles[:, None] - 2 * math.pi / 3 * np.arange(3)
+    shares = (1 + 2 * np.cos(differences)) / 3
     return shares[:, (np.arange(3)[:, None] - np.arange(3)) % 3]
 
 
@@ -116,6 +116,6 @@ def _saturations(factors: np.ndarray) -> np.ndarray:
 
 
 def _affine(linear: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return linear (N, 3, 3) with an offset (N,) that is the same for all channels, as (N, 3, 4) float32."""
+    """Return linear (N, 3, 3) and one offset (N,) for all channels as (N, 3, 4) float32."""
     columns = np.broadcast_to(offset[:, None, None], (len(offset), 3, 1))
     return np.concatenate([linear, columns], axis=2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where an image is cut and how far it is resized: rectangles for a whole batch, the same for both decoders."""
+"""Crops and resizes of a whole batch as rectangles, the same for DALI and the reference."""
 
 import math
 from typing import NamedTuple
@@ -26,8 +26,7 @@ def training_crops(sizes: np.ndarray, draws: np.ndarray, *, size: int, augment: 
     """Return the random resized crops of GoogLeNet's recipe (Szegedy et al. 2015).
 
     With area share s uniform in ``scale`` and width / height r log-uniform in ``ratio``, the window is sqrt(A s / r)
-    high and sqrt(A s r) wide for an image of area A, rounded, and cut down to the image where it is larger. Its place
-    is uniform.
+    high and sqrt(A s r) wide for an image of area A, rounded, and not larger than the image. Its place is uniform.
 
     Shape: sizes (N, 2) height, width; draws (N, DRAWS).
     """
@@ -44,8 +43,8 @@ def training_crops(sizes: np.ndarray, draws: np.ndarray, *, size: int, augment: 
 def validation_crops(sizes: np.ndarray, *, size: int, preprocess: Preprocess) -> Crops:
     """Return the crops of timm's protocol, as torchvision's Resize and CenterCrop make them, or of ``full``.
 
-    timm: the short side becomes floor(size / crop_pct), the long side is truncated, half a pixel of the offset goes
-    to the even side. full: the whole image, squashed to the square.
+    timm: the short side becomes floor(size / crop_pct), the long side is truncated, and the offset is rounded to even.
+    full: the whole image, squashed to a square.
 
     Shape: sizes (N, 2) height, width.
     """

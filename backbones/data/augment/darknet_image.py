@@ -1,7 +1,7 @@
-"""darknet's image operations on float tensors, slow and plain: the oracle of the fast forms.
+"""darknet's image operations on float tensors, slow and plain: the reference for the fast versions.
 
-An image is RGB in [0, 1], of shape (3, H, W). Pixels sit at integer places: pixel (x, y) is at x, y, not half a
-pixel further. The source of every rule is image.c of AlexeyAB's darknet; positions are float64 here, float32 there.
+An image is RGB in [0, 1], of shape (3, H, W). Pixels have integer positions: pixel (x, y) is at (x, y), not half a
+pixel further. All rules come from image.c of AlexeyAB's darknet; positions are float64 here, float32 there.
 """
 
 import math
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 SECTORS = (5.0, 3.0, 1.0)
-"""Sixths of the circle from the hue of red, green, blue to where that channel begins to be darkened."""
+"""Sixths of the circle from the hue of red, green, blue to the hue from which that channel is darkened."""
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return the image with its corner pixels in the new corners; bilinear, without antialiasing.
 
-    A side of one pixel shows the first pixel of the old side (darknet's own code leaves this case undefined).
+    A side of one pixel shows the first pixel of the old side (undefined in darknet's own code).
 
     Shape: (3, H, W) -> (3, height, width).
     """
@@ -35,7 +35,7 @@ def resize_min(image: torch.Tensor, short: int) -> torch.Tensor:
 
 
 def crop(image: torch.Tensor, top: int, left: int, *, height: int, width: int) -> torch.Tensor:
-    """Return a rectangle that may leave the image: there, the nearest pixel of its edge is repeated.
+    """Return a rectangle that may exceed the image; outside, the nearest pixel of the edge is repeated.
 
     Shape: (3, H, W) -> (3, height, width).
     """
@@ -45,7 +45,7 @@ def crop(image: torch.Tensor, top: int, left: int, *, height: int, width: int) -
 
 
 def centre_crop(image: torch.Tensor, size: int, *, crop_pct: float = 1.0) -> torch.Tensor:
-    """Return what darknet evaluates: the centre of the image whose short side is size / crop_pct (darknet: size).
+    """Return the image as darknet evaluates it: resized to a short side of size / crop_pct (darknet: size), centre cut.
 
     Shape: (3, H, W) -> (3, size, size).
     """
@@ -55,7 +55,7 @@ def centre_crop(image: torch.Tensor, size: int, *, crop_pct: float = 1.0) -> tor
 
 
 def flip(image: torch.Tensor) -> torch.Tensor:
-    """Return the mirror image, left and right exchanged.
+    """Return the image with left and right exchanged.
 
     Shape: (3, H, W) -> (3, H, W).
     """
@@ -71,10 +71,10 @@ def rotate_crop(
     shift: tuple[float, float],
     aspect: float,
 ) -> torch.Tensor:
-    """Return a view of ``size`` (height, width) on the rotated image; bilinear, black outside.
+    """Return a window of ``size`` (height, width) of the rotated image; bilinear, black outside.
 
-    The view is ``scale`` times as large as the image, its width divided by ``aspect``, and lies ``shift`` (x, y)
-    pixels right of and below the centre.
+    The image is scaled by ``scale``, its width divided by ``aspect``. The window is ``shift`` (x, y) right of and
+    below the centre, in pixels.
 
     Shape: (3, H, W) -> (3, height, width).
     """
@@ -89,12 +89,11 @@ def rotate_crop(
 def distort(images: torch.Tensor, hue: Any, saturation: Any, exposure: Any, *, dim: int = -3) -> torch.Tensor:
     """Return the images with their hue shifted, and saturation and value multiplied, in HSV; clamped to [0, 1].
 
-    ``hue`` is a share of the circle. Each of the three is a number, or a tensor (N,) with a number for each image.
-    Saturation may exceed 1 on the way, as in darknet. Nothing depends on a value on the host, so a GPU is never
-    waited for.
+    ``hue`` is a share of the circle. Each of the three is a number, or a tensor (N,) with a number per image.
+    Saturation may exceed 1 in between, as in darknet. The host reads no value, so it never waits for a GPU.
 
-    A channel is value - saturation * value * darkening, and saturation * value is the largest minus the smallest
-    channel, so that only the hue takes a division.
+    A channel is value - saturation * value * darkening. Since saturation * value is the largest minus the smallest
+    channel, only the hue needs a division.
 
     Shape: (..., 3, H, W), or (..., H, W, 3) with dim=-1 -> the same.
     """
@@ -117,18 +116,18 @@ def _hue(
 
 
 def _darkening(sixths: torch.Tensor) -> torch.Tensor:
-    """Return how far a channel is below the value, as a share of the spread: 0, a ramp, 1, a ramp, 0."""
-    place = sixths.remainder(6)
-    return torch.minimum(place, 4 - place).clamp_(0, 1)
+    """Return the distance of a channel below the value, as a share of the spread: 0, a ramp, 1, a ramp, 0."""
+    sector = sixths.remainder(6)
+    return torch.minimum(sector, 4 - sector).clamp_(0, 1)
 
 
 def _per_pixel(value: Any) -> Any:
-    """Let one number for each image meet (N, H, W)."""
+    """Return one number per image in a shape that broadcasts with (N, H, W)."""
     return value[..., None, None] if isinstance(value, torch.Tensor) else value
 
 
 def _interpolate(image: torch.Tensor, width: int) -> torch.Tensor:
-    """Return the image with ``width`` columns, each between the two nearest old ones."""
+    """Return the image with ``width`` columns, each interpolated between the two nearest old ones."""
     last = image.shape[2] - 1
     place = torch.arange(width, dtype=torch.float64) * (last / max(1, width - 1))
     left = place.floor().long().clamp(max=last)
@@ -137,7 +136,7 @@ def _interpolate(image: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _sample(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return the four nearest pixels of each place, weighted by nearness."""
+    """Return the bilinear mean of the four nearest pixels at each position."""
     top, left = rows.floor(), columns.floor()
     down, right = rows - top, columns - left
     upper = (1 - right) * _pixels(image, top, left) + right * _pixels(image, top, left + 1)
@@ -146,7 +145,7 @@ def _sample(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> t
 
 
 def _pixels(image: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return the pixels at whole places, 0 outside the image."""
+    """Return the pixels at whole positions, 0 outside the image."""
     height, width = image.shape[1:]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     return image[:, rows.clamp(0, height - 1).long(), columns.clamp(0, width - 1).long()] * inside

@@ -1,9 +1,9 @@
-"""Which of an image's uniform random numbers decides what; each augmentation reads the columns in its own way."""
+"""Meaning of the uniform random numbers of an image; each augmentation uses the columns in its own way."""
 
 import numpy as np
 
 DRAWS = 20
-"""Uniform numbers in [0, 1) for each training image."""
+"""Number of uniform numbers in [0, 1) per training image."""
 
 FLIP = 4
 """Horizontal flip, in both augmentations."""
@@ -13,7 +13,7 @@ AREA, RATIO, TOP, LEFT = 0, 1, 2, 3
 BRIGHTNESS, CONTRAST, SATURATION = 5, 6, 7
 """inception: colour jitter."""
 AUTO = slice(8, 14)
-"""inception: two operations, each with its number, strength and sign."""
+"""inception: two operations, each with position, strength and sign."""
 ERASE = slice(14, 19)
 """inception: whether to erase, area, ratio, vertical and horizontal place."""
 
@@ -26,7 +26,7 @@ HUE, SATURATE, SATURATE_COIN, EXPOSE, EXPOSE_COIN = 7, 8, 9, 10, 11
 
 
 def random_factors(draws: np.ndarray, coins: np.ndarray, end: float) -> np.ndarray:
-    """Return factors uniform between ``end`` and 1, or the reciprocal of such a factor where the coin says so.
+    """Return factors uniform between ``end`` and 1; a coin below 0.5 turns a factor into its reciprocal.
 
     Shape: (N,) in [0, 1), (N,) in [0, 1) -> (N,).
     """

@@ -1,4 +1,4 @@
-"""Random erasing: where each image loses a rectangle, drawn on the CPU, and the painting of it on any device."""
+"""Random erasing: rectangles are drawn on the CPU, and painted on any device."""
 
 import numpy as np
 import torch
@@ -7,20 +7,20 @@ from backbones.data.augment.draws import ERASE
 from backbones.recipe import InceptionAugment
 
 AREA = (0.02, 0.33)
-"""Smallest and largest share of the image's area (Zhong et al., arXiv:1708.04896; torchvision and timm have them)."""
+"""Smallest and largest share of the image's area (Zhong et al., arXiv:1708.04896, torchvision and timm)."""
 
 RATIO = (0.3, 3.3)
 """Smallest and largest height / width of the rectangle, as in torchvision."""
 
 
 def erase_boxes(draws: np.ndarray, inception: InceptionAugment, *, size: int) -> np.ndarray:
-    """Turn uniform draws into rectangles of size x size images, with probability ``inception.erasing``.
+    """Turn uniform draws into rectangles in size x size images, with probability ``inception.erasing``.
 
-    The area is uniform in AREA, the ratio log-uniform in RATIO, the place uniform. An area of a cannot be higher or
-    wider than the image if its ratio lies in [a, 1 / a], so the ratio is drawn from what these and RATIO share: only
-    areas above 0.3 are concerned, where torchvision draws area and ratio again until they fit.
+    The area is uniform in AREA, the ratio log-uniform in RATIO, the place uniform. A rectangle of area a fits into the
+    image if its ratio is in [a, 1 / a], so the ratio is drawn from the intersection with RATIO. This matters only for
+    areas above 0.3, for which torchvision draws area and ratio again until they fit.
 
-    Shape: (N, DRAWS) in [0, 1) -> (N, 4) int64 top, left, height, width in pixels; zeros: nothing is erased.
+    Shape: (N, DRAWS) in [0, 1) -> (N, 4) int64 top, left, height, width in pixels; zeros where nothing is erased.
     """
     coin, u_area, u_ratio, u_top, u_left = draws[:, ERASE].T
     area = AREA[0] + u_area * (AREA[1] - AREA[0])
@@ -33,9 +33,9 @@ def erase_boxes(draws: np.ndarray, inception: InceptionAugment, *, size: int) ->
 
 
 def erase_(images: torch.Tensor, boxes: np.ndarray) -> torch.Tensor:
-    """Overwrite each image's box with 0: the mean colour, where the mean has been subtracted.
+    """Overwrite each image's box with 0: the mean colour if the mean has been subtracted.
 
-    The boxes are on the CPU, so a GPU is never waited for.
+    The boxes are on the CPU, so the host never waits for a GPU.
 
     Shape: (N, C, H, W) float, any memory format, (N, 4) top, left, height, width -> the same tensor.
     """

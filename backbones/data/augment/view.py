@@ -1,4 +1,4 @@
-"""How images become (size, size) pixels: at random for training, by a protocol for evaluation."""
+"""The rule by which images become (size, size) pixels: random for training, a protocol for evaluation."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from backbones.recipe import Augment, Preprocess
 class Warps(NamedTuple):
     """Affine maps from an output pixel (x, y) to the source pixel (x, y), black outside of the image.
 
-    Shape: matrices (N, 2, 3) float64; windows (N, 4) int64 top, left, height, width: all of the image that is seen.
+    Shape: matrices (N, 2, 3) float64; windows (N, 4) int64 top, left, height, width: the used part of the image.
     """
 
     matrices: np.ndarray
@@ -23,7 +23,7 @@ class Warps(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What a backend makes of an image."""
+    """Size and geometry of the pixels that a loader makes of an image."""
 
     size: int
     """Height and width in pixels."""
@@ -34,7 +34,7 @@ class View:
 
     @property
     def is_warp(self) -> bool:
-        """darknet's way: one affine map without antialiasing, in place of cut, resize and cut."""
+        """Whether images are warped as in darknet, by one affine map without antialiasing, and not cropped."""
         if self.augment is None:
             return self.preprocess.protocol == "darknet"
         return self.augment.augmentation == "darknet"
@@ -55,11 +55,12 @@ class View:
 
     @property
     def is_auto(self) -> bool:
-        """RandAugment or TrivialAugment follows the crop."""
-        augment = self.augment
-        return augment is not None and augment.augmentation == "inception" and augment.inception.auto != "none"
+        """Whether RandAugment or TrivialAugment follows the crop."""
+        if self.augment is None or self.augment.augmentation != "inception":
+            return False
+        return self.augment.inception.auto != "none"
 
     def operations(self, draws: np.ndarray) -> Choice:
-        """Return the operations of a batch where ``is_auto``."""
+        """Return the operations of a batch; only if ``is_auto``."""
         assert self.augment is not None
         return choose(draws, self.augment.inception, size=self.size)

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 0.1
-"""Seconds between two looks whether the other side has gone."""
+POLL_SECONDS = 0.1
+"""Time between two checks whether the reader has closed."""
 
 
 def run_ahead(source: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """Yield what ``source`` yields, up to ``depth`` items of it made in advance; its errors come in their turn.
+    """Yield the items of ``source``, up to ``depth`` of them made in advance; its errors are raised in their turn.
 
     Closing the generator ends the thread.
     """
@@ -35,15 +35,15 @@ def run_ahead(source: Iterator[T], depth: int) -> Generator[T, None, None]:
 
 
 def _fill(source: Iterator[T], queue: Queue, closed: threading.Event) -> None:
-    """Put (item, None) for each item, then (None, why it ended)."""
+    """Put (item, None) for each item, then (None, the error or StopIteration that ended the source)."""
     while not closed.is_set():
         try:
             entry = (next(source), None)
-        except BaseException as error:  # noqa: BLE001  # it is raised again on the other side
+        except BaseException as error:  # noqa: BLE001  # it is raised again in the reader's thread
             entry = (None, error)
         while not closed.is_set():
             try:
-                queue.put(entry, timeout=PATIENCE)
+                queue.put(entry, timeout=POLL_SECONDS)
                 break
             except Full:
                 continue

@@ -1,4 +1,4 @@
-"""What happens to a training image that cannot be used: the run stops with its name, or another takes its place."""
+"""The rule for training images that cannot be used: stop the run and name them, or replace them by others."""
 
 import sys
 from collections.abc import Iterator
@@ -9,34 +9,35 @@ from backbones.dataset.index import Index
 from backbones.errors import UserError
 from backbones.recipe import Loading
 
-SHOWN = 10
-"""Replaced images that are named; the rest is counted."""
+MAX_NAMES_SHOWN = 10
+"""Replaced images that are named; the others are only counted."""
 
 
 class BadImages:
-    """The bad images met so far, and the rule for them.
+    """The bad images found so far, and the rule for them.
 
-    Which image takes the place of a bad one depends on the data set alone, so that every rank and every resumed run
-    agrees. Validation (``loading`` None) always stops: a figure over other images would be wrong.
+    The image that replaces a bad one depends on the data set alone, so every rank and every resumed run chooses the
+    same. Validation (``loading`` None) always stops: accuracy on other images would be wrong.
     """
 
     def __init__(self, index: Index, loading: Loading | None, *, world_size: int = 1) -> None:
         self.index = index
         self.loading = loading
         self.rows: set[int] = set()
-        """Rows that turned out to be bad."""
+        """Rows of the bad images."""
         self.replaced = 0
-        """Images replaced so far, each time it happened."""
+        """Number of replacements so far; an image counts each time it is replaced."""
         self.read = 0
-        self._least = len(index) / world_size
+        """Number of images counted so far."""
+        self._images_per_epoch = len(index) / world_size
 
     def report(self, row: int, reason: str) -> None:
-        """Note that the image in ``row`` is bad; raise UserError with its path where that must stop the run."""
+        """Record that the image in ``row`` is bad. Raises UserError with its path where that must stop the run."""
         name = self.index.describe(row)
         if self.loading is None:
             raise UserError(
                 f"{name} cannot be decoded: {reason}.\n"
-                "Validation skips no image. Replace the file and `prepare` the index anew, if there is one."
+                "Validation skips no image. Replace the file; with an index, run `prepare` again."
             )
         if self.loading.bad_images == "stop":
             raise UserError(
@@ -49,7 +50,7 @@ class BadImages:
             self._tell(name, reason)
 
     def candidates(self, row: int) -> Iterator[int]:
-        """Yield ``row``, then the other images of its class in the order of the index, those known to be bad left out.
+        """Yield ``row``, then the other images of its class in the order of the index, without known bad ones.
 
         Raises UserError after the last one.
         """
@@ -63,14 +64,14 @@ class BadImages:
         raise UserError(f"No image of class {self.index.classes[label]} can be decoded.")
 
     def count(self, images: int, replaced: int) -> None:
-        """Count a batch; raise UserError where too many of its images and those before it have been replaced.
+        """Count a batch. Raises UserError where too many images have been replaced so far.
 
-        The share is of the images read so far by this process, but at least of its part of one epoch.
+        The limit is a share of the images that this process has read, or of its part of an epoch if that is more.
         """
         self.read += images
         self.replaced += replaced
         limit = self.loading.bad_images_limit if self.loading else 0.0
-        whole = max(self.read, self._least)
+        whole = max(self.read, self._images_per_epoch)
         if self.replaced > limit * whole:
             raise UserError(
                 f"{self.replaced} of {whole:.0f} training images had to be replaced, more than "
@@ -80,6 +81,6 @@ class BadImages:
             )
 
     def _tell(self, name: str, reason: str) -> None:
-        if len(self.rows) <= SHOWN:
-            more = " (further ones are only counted)" if len(self.rows) == SHOWN else ""
+        if len(self.rows) <= MAX_NAMES_SHOWN:
+            more = " (further ones are only counted)" if len(self.rows) == MAX_NAMES_SHOWN else ""
             print(f"bad image   {name}: {reason}; another of its class is used{more}", file=sys.stderr)  # noqa: T201

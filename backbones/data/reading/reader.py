@@ -1,12 +1,14 @@
-"""Encoded images from the disk, checked before a decoder sees them, a batch at a time."""
+"""Encoded images from the disk, a batch at a time, checked before a decoder sees them."""
 
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
+from backbones.data.feed import Feed
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
 from backbones.dataset.encoded import decode, is_whole, read_header
@@ -14,7 +16,7 @@ from backbones.dataset.place import BadImageError, read_bytes
 
 
 class Encoded(NamedTuple):
-    """One image as it is stored."""
+    """One image in its stored form."""
 
     row: int
     data: bytes
@@ -29,15 +31,23 @@ class EncodedBatch(NamedTuple):
     """
 
     asked: Plan
+    """The plan that was given."""
     plan: Plan
-    """What was asked for, with the rows of the images that take the place of bad ones."""
+    """The same plan with the rows that were read: bad images are replaced."""
     data: list[np.ndarray]
-    """uint8, as long as each image is in bytes."""
+    """The bytes of each image, uint8."""
     sizes: np.ndarray
 
 
+@contextmanager
+def read_plans(plans: Iterator[Plan], feed: Feed) -> Iterator[Iterator[tuple[Plan, EncodedBatch]]]:
+    """Open an iterator of plans with their encoded images, without a decoder."""
+    with closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader:
+        yield ((batch.plan, batch) for batch in map(reader.read, plans))
+
+
 class Reader:
-    """Reads batches with several threads. ``bad`` decides what a bad image does."""
+    """Reader of batches with several threads. ``bad`` is the rule for bad images."""
 
     def __init__(self, bad: BadImages, *, threads: int) -> None:
         self.bad = bad
@@ -45,16 +55,12 @@ class Reader:
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
         self.verified: set[int] = set()
-        """Images without an end mark that decode nevertheless."""
+        """Rows of images that have no end mark but can be decoded."""
         self.foreign: set[int] = set()
-        """Images that PIL decodes and the decoder does not: they are handed over as bitmaps."""
-
-    def batches(self, plans: Iterator[Plan]) -> Iterator[EncodedBatch]:
-        """Yield each plan with its images."""
-        return map(self.read, plans)
+        """Rows of images that PIL decodes and DALI does not: they are returned as bitmaps."""
 
     def read(self, plan: Plan) -> EncodedBatch:
-        """Return the images of one plan; UserError names the one that cannot be used."""
+        """Return the images of one plan. Raises UserError that names an image which must stop the run."""
         parts = np.array_split(plan.rows, self.threads)
         images = [image for part in self.pool.map(self._read_rows, parts) for image in part]
         rows = np.array([image.row for image in images], dtype=np.int64)
@@ -64,17 +70,17 @@ class Reader:
         return EncodedBatch(plan, plan._replace(rows=rows, replaced=replaced), data, sizes)
 
     def renew(self, batch: EncodedBatch) -> EncodedBatch:
-        """Return the batch, read anew if one of its images turned out to be bad or foreign after it was read."""
-        found_out = self.bad.rows | self.foreign
-        return self.read(batch.asked) if found_out and not found_out.isdisjoint(batch.plan.rows.tolist()) else batch
+        """Return the batch, read again if one of its images was found to be bad or foreign in the meantime."""
+        found = self.bad.rows | self.foreign
+        return self.read(batch.asked) if found and not found.isdisjoint(batch.plan.rows.tolist()) else batch
 
     def refuse(self, row: int) -> None:
-        """Take note of an image that the decoder refuses: foreign if PIL decodes it, else bad.
+        """Record an image that DALI does not decode: as foreign if PIL decodes it, else as bad.
 
         Raises UserError where a bad image must stop the run.
         """
         try:
-            decode(self._bytes(row))
+            decode(self._read_bytes(row))
             self.foreign.add(row)
         except BadImageError as error:
             self.bad.report(row, str(error))
@@ -87,16 +93,17 @@ class Reader:
         return [self._read_row(row) for row in rows.tolist()]
 
     def _read_row(self, row: int) -> Encoded:
-        """Return the image in ``row``, or the one that takes its place."""
+        """Return the image in ``row``, or the one that replaces it."""
         for candidate in self.bad.candidates(row):
             try:
-                return self._checked(candidate)
+                return self._check(candidate)
             except BadImageError as error:
                 self.bad.report(candidate, str(error))
         raise AssertionError("candidates raises when none is left")
 
-    def _checked(self, row: int) -> Encoded:
-        data = self._bytes(row)
+    def _check(self, row: int) -> Encoded:
+        """Return the image in ``row``; BadImageError where its header or its end is damaged."""
+        data = self._read_bytes(row)
         header = read_header(data)
         if row in self.foreign:
             data = as_bitmap(data)
@@ -105,12 +112,12 @@ class Reader:
             self.verified.add(row)
         return Encoded(row, data, header.height, header.width)
 
-    def _bytes(self, row: int) -> bytes:
+    def _read_bytes(self, row: int) -> bytes:
         return read_bytes(self.index.place(row))
 
 
 def as_bitmap(data: bytes) -> bytes:
-    """Return an image as an uncompressed one that every decoder knows."""
+    """Return an image in an uncompressed format that every decoder knows."""
     bitmap = io.BytesIO()
     decode(data).save(bitmap, format="BMP")
     return bitmap.getvalue()

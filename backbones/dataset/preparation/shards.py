@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from backbones.dataset.index import Index, Split, stem
+from backbones.dataset.index import Index, Split, without_ending
 from backbones.dataset.place import Place
 from backbones.dataset.preparation.shrink import shrink
 from backbones.errors import UserError
@@ -89,7 +89,7 @@ def shard_keys(index: Index) -> list[str]:
     """
     rows: dict[str, int] = {}
     for row, name in enumerate(index.names):
-        parts = stem(name).split("/")
+        parts = without_ending(name).split("/")
         key = f"{_plain(parts[0])}/{_plain('_'.join(parts[1:]))}"
         if key in rows:
             raise UserError(

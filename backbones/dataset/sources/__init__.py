@@ -1,1 +1,1 @@
-"""Where images come from: each module turns one layout of a data set into an Index."""
+"""Sources of images: each module turns one layout of a data set into an Index."""

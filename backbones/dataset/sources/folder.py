@@ -18,24 +18,24 @@ SHAPE = "train/CLASS/*.jpg and val/CLASS/*.jpg (ImageFolder)"
 VALIDATION_FOLDERS = ("val", "validation")
 
 COMPANIONS = frozenset({"csv", "json", "txt", "xml"})
-"""Endings of what may well lie beside images; a note names other files first."""
+"""Endings of files that are normal beside images; a note names other files first."""
 
 
 class Image(NamedTuple):
-    """An image file that was found."""
+    """An image file in a listing."""
 
     path: str
-    """Below the folder of the split."""
+    """Path below the folder of the split."""
     length: int
     """In bytes."""
     file_id: tuple[int, int]
     """Device and inode: the same for a link and what it points to."""
     linked: bool
-    """It is a symbolic link, or was reached through one."""
+    """Whether it is a symbolic link, or was reached through one."""
 
 
 class Listing(NamedTuple):
-    """What lies in and below one folder, as paths below the folder of the split."""
+    """Content of one folder and the folders below it, as paths below the folder of the split."""
 
     images: list[Image]
     broken: list[str]
@@ -43,11 +43,11 @@ class Listing(NamedTuple):
     unfollowed: list[str]
     """Symbolic links to folders."""
     others: list[str]
-    """Files that are no images by their ending."""
+    """Files without the ending of an image."""
 
 
 class Top(NamedTuple):
-    """What lies directly in the folder of a split, by name."""
+    """Content of the folder of a split itself, by name."""
 
     classes: list[str]
     loose: list[str]
@@ -55,16 +55,16 @@ class Top(NamedTuple):
     broken: list[str]
     """Symbolic links that point nowhere."""
     unfollowed: list[str]
-    """Symbolic links that lead back to the folder itself or above it."""
+    """Symbolic links to the folder itself or above it."""
 
 
-def found(root: Path) -> bool:
-    """Tell whether one of the split folders is there, and the validation images lie in class folders."""
+def fits(root: Path) -> bool:
+    """Return whether one of the split folders exists, and the validation images are in class folders."""
     return any((root / name).is_dir() for name in ("train", *VALIDATION_FOLDERS)) and not is_flat(root)
 
 
 def is_flat(root: Path) -> bool:
-    """Tell whether the validation images lie in one folder without classes."""
+    """Return whether the validation images are in one folder without classes."""
     tops = [list_top(root / name) for name in VALIDATION_FOLDERS if (root / name).is_dir()]
     return any(top.loose and not top.classes for top in tops)
 
@@ -75,7 +75,7 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
 
 
 def split_folder(root: Path, split: Split) -> Path:
-    """Return ``root``/train, or the one of ``root``/val and ``root``/validation that is there."""
+    """Return ``root``/train, or the one of ``root``/val and ``root``/validation that exists."""
     names = ["train"] if split == "train" else [name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
     if len(names) == 2:
         raise UserError(f"{root} has both a folder 'val' and a folder 'validation'.\nRemove or rename one of them.")
@@ -88,9 +88,9 @@ def split_folder(root: Path, split: Split) -> Path:
 def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
     """Return the images of ``root``/CLASS/**; every folder directly below ``root`` is a class.
 
-    A class folder may be a symbolic link, but not to ``root`` or above it; links to folders further down are not
-    followed, and an image that links reach again is kept once. Names that begin with a dot are ignored. Raises
-    UserError where a link is broken or a class has no images.
+    A class folder may be a symbolic link, but not to ``root`` or above it. Links to folders further down are not
+    followed. An image that is reached several times through links is kept once. Names that begin with a dot are
+    ignored. Raises UserError where a link is broken or a class has no images.
     """
     root = Path(root)
     top = list_top(root)
@@ -98,18 +98,18 @@ def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
         raise UserError(f"{root} has no class folders.\nExpected images as {root}/CLASS/*.jpg.")
     listings = spread(partial(_list_class, str(root)), top.classes, executor)
     require_links(root, top.broken + [path for listing in listings for path in listing.broken])
-    repeated = _repeated(root, [image for listing in listings for image in listing.images])
+    repeated = _find_repeated(root, [image for listing in listings for image in listing.images])
     kept = [[image for image in listing.images if image.path not in repeated] for listing in listings]
     _require_images(root, top.classes, [len(images) for images in kept])
     rows = (Row(label, image.path, image.path, 0, image.length) for label, each in enumerate(kept) for image in each)
     unfollowed = top.unfollowed + [path for listing in listings for path in listing.unfollowed]
     others = [path for listing in listings for path in listing.others]
-    notes = tuple(_notes(root, top.loose, unfollowed, sorted(repeated), others))
+    notes = tuple(_write_notes(root, top.loose, unfollowed, sorted(repeated), others))
     return make_index(root, tuple(top.classes), rows, notes)
 
 
 def list_top(root: Path) -> Top:
-    """Return what lies directly in ``root``, sorted."""
+    """Return the content of ``root`` itself, sorted."""
     top, real = Top([], [], [], []), root.resolve()
     with os.scandir(root) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -118,8 +118,8 @@ def list_top(root: Path) -> Top:
             if _is_broken(entry):
                 top.broken.append(entry.name)
             elif entry.is_dir():
-                back = entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())
-                (top.unfollowed if back else top.classes).append(entry.name)
+                leads_back = entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())
+                (top.unfollowed if leads_back else top.classes).append(entry.name)
             elif _is_image(entry.name):
                 top.loose.append(entry.name)
     return top
@@ -144,14 +144,14 @@ def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listi
             elif entry.is_dir():
                 listing.unfollowed.append(path)
             elif _is_image(entry.name):
-                listing.images.extend(_image(entry, path, linked=linked))
+                listing.images.extend(_list_image(entry, path, linked=linked))
             else:
                 listing.others.append(path)
     return listing
 
 
 def require_links(root: Path, broken: Sequence[str]) -> None:
-    """Raise UserError that names the symbolic links which point nowhere."""
+    """Raise UserError where there are broken symbolic links; the message names them."""
     if broken:
         links = some([f"{root}/{path}" for path in sorted(broken)])
         raise UserError(f"Symbolic links that point nowhere: {links}.\nRestore what they point to, or remove them.")
@@ -174,18 +174,18 @@ def _ending(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _image(entry: os.DirEntry[str], path: str, *, linked: bool) -> Iterator[Image]:
-    """Yield the image, unless it is a pipe or a device, which cannot be read twice."""
+def _list_image(entry: os.DirEntry[str], path: str, *, linked: bool) -> Iterator[Image]:
+    """Yield the image. Pipes and devices are left out: they cannot be read twice."""
     status = entry.stat()
     if stat.S_ISREG(status.st_mode):
         yield Image(path, status.st_size, (status.st_dev, status.st_ino), linked or entry.is_symlink())
 
 
-def _repeated(root: Path, images: list[Image]) -> set[str]:
-    """Return the paths of the images that a link reaches a second time.
+def _find_repeated(root: Path, images: list[Image]) -> set[str]:
+    """Return the paths of the images that are reached again through a link.
 
-    Hard links are different files with one inode: only a resolved path tells them from symbolic links, and it is
-    asked for only where an inode comes twice.
+    Hard links share an inode as well, but count as different files. Only a resolved path tells them from symbolic
+    links; paths are resolved only where an inode is repeated.
     """
     if not any(image.linked for image in images):
         return set()
@@ -210,7 +210,7 @@ def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> No
         raise UserError(f"{root} has classes without images: {some(empty)}.\nAdd their images or remove the folders.")
 
 
-def _notes(
+def _write_notes(
     root: Path, loose: list[str], unfollowed: list[str], repeated: list[str], others: list[str]
 ) -> Iterator[str]:
     if loose:
@@ -218,7 +218,7 @@ def _notes(
     if unfollowed:
         yield f"{root}: {len(unfollowed)} symbolic links to folders are not followed: {some(sorted(unfollowed))}"
     if repeated:
-        yield f"{root}: {len(repeated)} symbolic links reach an image again, which is walked once: {some(repeated)}"
+        yield f"{root}: {len(repeated)} symbolic links reach an image again, which is used once: {some(repeated)}"
     if others:
         names = some(sorted(others, key=lambda path: (_ending(path) in COMPANIONS, path)))
         yield f"{root}: {len(others)} files in class folders do not end as images do and are left out: {names}"

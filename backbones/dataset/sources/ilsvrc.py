@@ -1,4 +1,4 @@
-"""The official archives of ILSVRC2012, read in place: a tar of one tar for each class, and a flat tar."""
+"""The official archives of ILSVRC2012, read in place: a tar with a tar per class, and a flat tar."""
 
 from concurrent.futures import Executor
 from functools import partial
@@ -15,8 +15,8 @@ ARCHIVES: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVR
 SHAPE = f"{ARCHIVES['train']}, {ARCHIVES['val']} and {DEVKIT}.tar.gz (image-net.org)"
 
 
-def found(root: Path) -> bool:
-    """Tell whether one of the two archives is there."""
+def fits(root: Path) -> bool:
+    """Return whether one of the two archives exists."""
     return any((root / name).is_file() for name in ARCHIVES.values())
 
 
@@ -25,27 +25,27 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
     file = root / ARCHIVES[split]
     if not file.is_file():
         raise UserError(f"{root} has no {file.name}.\nExpected {SHAPE}.")
-    return _train(file, executor) if split == "train" else _val(file)
+    return _scan_train(file, executor) if split == "train" else _scan_val(file)
 
 
-def _train(file: Path, executor: Executor | None) -> Index:
-    archives = _class_archives(file)
+def _scan_train(file: Path, executor: Executor | None) -> Index:
+    archives = _find_class_archives(file)
     if not archives:
         raise UserError(f"{file} holds no archives nXXXXXXXX.tar, one for each class.\nDownload it again.")
     classes = tuple(sorted(archives))
-    found = spread(partial(_images, file), [archives[name] for name in classes], executor)
-    if empty := [name for name, images in zip(classes, found, strict=True) if not images]:
+    images_of = spread(partial(_list_images, file), [archives[name] for name in classes], executor)
+    if empty := [name for name, images in zip(classes, images_of, strict=True) if not images]:
         raise UserError(f"{file} has classes without images: {some(empty)}.\nDownload it again.")
     rows = (
         Row(k, f"{classes[k]}/{PurePosixPath(image.name).name}", file.name, image.offset, image.length)
-        for k, images in enumerate(found)
+        for k, images in enumerate(images_of)
         for image in images
     )
     return make_index(file.parent, classes, rows)
 
 
-def _class_archives(file: Path) -> dict[str, Member]:
-    """Return the archive of each class by WNID."""
+def _find_class_archives(file: Path) -> dict[str, Member]:
+    """Return the archive of each class, by WNID."""
     archives: dict[str, Member] = {}
     for each in members(file):
         wnid, ending = PurePosixPath(each.name).stem, PurePosixPath(each.name).suffix
@@ -54,26 +54,24 @@ def _class_archives(file: Path) -> dict[str, Member]:
     return archives
 
 
-def _val(file: Path) -> Index:
+def _scan_val(file: Path) -> Index:
     truth = find_ground_truth([file.parent])
     if truth is None:
         raise UserError(
             f"{file} has images without labels.\n"
             f"Put {DEVKIT}.tar.gz (image-net.org) or {SOLUTION} (Kaggle) into {file.parent}."
         )
-    images = (
-        Unlabelled(PurePosixPath(image.name).name, file.name, image.offset, image.length) for image in _images(file)
-    )
+    found = _list_images(file)
+    images = (Unlabelled(PurePosixPath(each.name).name, file.name, each.offset, each.length) for each in found)
     classes, rows = label(truth, images, file)
     return make_index(file.parent, classes, rows)
 
 
-def _images(file: Path, inside: Member | None = None) -> list[Member]:
-    found = members(file, inside)
-    return [member for member in found if is_image(member.name)]
+def _list_images(file: Path, inside: Member | None = None) -> list[Member]:
+    return [member for member in members(file, inside) if is_image(member.name)]
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a member is an image by the ending of its name; a name that begins with a dot is none."""
+    """Return whether the name of a member has the ending of an image and does not begin with a dot."""
     last = PurePosixPath(name).name
     return last.rpartition(".")[2].lower() in SUFFIXES and not last.startswith(".")

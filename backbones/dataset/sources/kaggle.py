@@ -11,26 +11,26 @@ from backbones.errors import UserError
 SHAPE = f"ILSVRC/Data/CLS-LOC/train, ILSVRC/Data/CLS-LOC/val and {SOLUTION} (Kaggle)"
 
 NESTED = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
-"""Where the images may lie below the folder that was named."""
+"""Possible places of the images below the given folder."""
 
-ABOVE = 3
-"""Folders from CLS-LOC up to the one that Kaggle unpacks into, where the table lies."""
+LEVELS_TO_TABLE = 3
+"""Number of folders from CLS-LOC up to the one with the table, into which Kaggle unpacks."""
 
 
-def found(root: Path) -> bool:
-    """Tell whether Kaggle's folders are there, or validation images without class folders."""
+def fits(root: Path) -> bool:
+    """Return whether Kaggle's folders exist, or validation images without class folders."""
     return any((root / name).is_dir() for name in NESTED) or is_flat(root)
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
-    """Return the images of one split; validation images that were sorted into class folders are taken as they are."""
+    """Return the images of one split; validation images may also be in class folders, which are then used."""
     images = next((root / name for name in NESTED if (root / name).is_dir()), root)
     folder = split_folder(images, split)
     return _scan_flat(folder) if split == "val" and is_flat(images) else scan_folder(folder, executor)
 
 
 def _scan_flat(folder: Path) -> Index:
-    truth = find_ground_truth([folder, *folder.resolve().parents[: ABOVE + 1]])
+    truth = find_ground_truth([folder, *folder.resolve().parents[: LEVELS_TO_TABLE + 1]])
     if truth is None:
         raise UserError(
             f"{folder} has validation images without class folders: they are unlabelled.\n"

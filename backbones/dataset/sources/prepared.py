@@ -1,4 +1,4 @@
-"""A folder that `python -m backbones prepare` has written: train.npz and val.npz."""
+"""A folder written by `python -m backbones prepare`: train.npz and val.npz."""
 
 import json
 from concurrent.futures import Executor
@@ -12,15 +12,15 @@ from backbones.errors import UserError
 
 SHAPE = "train.npz and val.npz (written by `python -m backbones prepare`)"
 
-PLAN = "prepare.json"
-"""What the folder is made from; it is there before the first shard."""
+REQUEST = "prepare.json"
+"""File with the images and options of `prepare`, written before the first shard."""
 
 ARCHIVES = "archives"
-"""Entry of the plan that is written last: split -> archive -> its state when it was indexed."""
+"""Last entry of the request: split -> archive -> its state when it was indexed."""
 
 State = list[int | None]
-"""Bytes of an archive and, outside the folder, when it was last changed, in ns: the same images in another order have
-the same bytes in all."""
+"""Size of an archive in bytes and, outside the folder, the time of its last change in ns. The size alone does not
+change when the images are put in another order."""
 
 
 def index_file(root: Path, split: Split) -> Path:
@@ -29,18 +29,20 @@ def index_file(root: Path, split: Split) -> Path:
 
 
 def is_complete(root: Path) -> bool:
-    """Tell whether both indexes and what they point into are there as `prepare` left them."""
-    return _has_indexes(root) and ARCHIVES in read_plan(root) and not (changed(root, "train") or changed(root, "val"))
+    """Return whether both indexes and their archives are as `prepare` left them."""
+    if not _has_indexes(root) or ARCHIVES not in read_request(root):
+        return False
+    return not changed(root, "train") and not changed(root, "val")
 
 
-def found(root: Path) -> bool:
-    """Tell whether `prepare` was here, complete or not."""
-    return any((root / name).is_file() for name in (PLAN, "train.npz", "val.npz"))
+def fits(root: Path) -> bool:
+    """Return whether `prepare` wrote to the folder, even if it was interrupted."""
+    return any((root / name).is_file() for name in (REQUEST, "train.npz", "val.npz"))
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:  # noqa: ARG001  # as every source
-    """Return one split; UserError where an archive is no longer the one whose images were indexed."""
-    if (root / PLAN).is_file() and not _has_indexes(root):
+    """Return one split. Raises UserError where an archive has changed since it was indexed."""
+    if (root / REQUEST).is_file() and not _has_indexes(root):
         raise UserError(f"{root} is not complete: `prepare` was interrupted.\nRun the same command again to go on.")
     if not index_file(root, split).is_file():
         raise UserError(f"{root} has no {split}.npz.\nExpected {SHAPE}.")
@@ -51,46 +53,46 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:  
         )
     index = read_index(index_file(root, split))
     if not index.root.is_dir():
-        raise UserError(f"The images of {root} lie in {index.root}, which is not there.\nMount it, or prepare anew.")
+        raise UserError(f"The images of {root} are in {index.root}, which does not exist.\nMount it, or prepare anew.")
     return index
 
 
-def read_plan(root: Path) -> dict[str, Any]:
-    """Return what `prepare` noted in ``root``; empty where there is nothing that can be read."""
-    file = root / PLAN
+def read_request(root: Path) -> dict[str, Any]:
+    """Return the request in ``root``; empty where it is missing or damaged."""
+    file = root / REQUEST
     try:
-        plan = json.loads(file.read_text()) if file.is_file() else {}
+        request = json.loads(file.read_text()) if file.is_file() else {}
     except ValueError:
         return {}
-    return plan if isinstance(plan, dict) else {}
+    return request if isinstance(request, dict) else {}
 
 
 def describe_archives(root: Path, index: Index) -> dict[str, State]:
-    """Return the state of each archive that ``index`` points into: by its path below ``root``, or its absolute path."""
+    """Return the state of each archive of ``index``, by its path below ``root`` or its absolute path."""
     home, states = root.resolve(), {}
     for number in np.unique(index.numbers).tolist():
         name = index.files[number]
         if name.endswith(".tar"):
             path = (index.root / name).absolute()
-            is_ours = path.resolve().is_relative_to(home)
-            states[str(path.resolve().relative_to(home) if is_ours else path)] = _state(path, is_ours=is_ours)
+            is_inside = path.resolve().is_relative_to(home)
+            states[str(path.resolve().relative_to(home) if is_inside else path)] = _state(path, is_inside=is_inside)
     return states
 
 
 def changed(root: Path, split: Split) -> list[Path]:
-    """Return the archives of ``split`` that are gone or not as they were; none where their state was not noted."""
-    noted: dict[str, State] = read_plan(root).get(ARCHIVES, {}).get(split, {})
-    return [root / name for name, state in noted.items() if _state(root / name, is_ours=state[1] is None) != state]
+    """Return the archives of ``split`` that are missing or have changed; none where their state is unknown."""
+    noted: dict[str, State] = read_request(root).get(ARCHIVES, {}).get(split, {})
+    return [root / name for name, state in noted.items() if _state(root / name, is_inside=state[1] is None) != state]
 
 
 def _has_indexes(root: Path) -> bool:
     return index_file(root, "train").is_file() and index_file(root, "val").is_file()
 
 
-def _state(path: Path, *, is_ours: bool) -> State | None:
-    """Return the state of an archive, or None where there is none; those in the folder may be copied with it."""
+def _state(path: Path, *, is_inside: bool) -> State | None:
+    """Return the state of an archive, None where it is missing. Inside the folder its time may change by copying."""
     try:
         status = path.stat()
     except FileNotFoundError:
         return None
-    return [status.st_size, None if is_ours else status.st_mtime_ns]
+    return [status.st_size, None if is_inside else status.st_mtime_ns]

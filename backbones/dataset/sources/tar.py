@@ -1,4 +1,4 @@
-"""The members of a tar archive, read in place: only headers are read, nothing is ever unpacked."""
+"""The members of a tar archive, read in place: only headers are read, and nothing is unpacked."""
 
 import io
 import tarfile
@@ -11,11 +11,10 @@ from backbones.dataset.index import some
 from backbones.errors import UserError
 
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\x00": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
-"""First bytes of a compressed file, and the program that undoes it."""
+"""First bytes of a compressed file, and the program that decompresses it."""
 
-
-MOST_PADDING = 2**20
-"""Bytes of zeros that may end an archive. tar fills its last record: 10,240 bytes, more with a blocking factor."""
+MAX_PADDING_BYTES = 2**20
+"""Limit of the zeros at the end. tar fills its last record of 10,240 bytes, or more with a blocking factor."""
 
 
 class Member(NamedTuple):
@@ -23,40 +22,40 @@ class Member(NamedTuple):
 
     name: str
     offset: int
-    """Where its bytes begin in the outermost archive."""
+    """Start of its bytes in the outermost archive."""
     length: int
     """In bytes."""
 
 
 def members(file: Path, inside: Member | None = None) -> list[Member]:
-    """Return the plain files in the archive ``file``, or in the archive that is its member ``inside``.
+    """Return the plain files in the archive ``file``, or in its member ``inside``, itself an archive.
 
-    Raises UserError where the archive is compressed, truncated or damaged, or where a member is a link, a device,
-    comes twice, or has a name that leads out of the archive.
+    Raises UserError where the archive is compressed, truncated or damaged, or where a member is a link, a device, is
+    repeated, or has a name that leads out of the archive.
     """
     where = f"{inside.name} in {file}" if inside else str(file)
     with file.open("rb") as opened:
         window = _Window(opened, inside.offset, inside.length) if inside else opened
         _refuse_compressed(window, where)
         try:
-            found = list(_members(window, where))
+            found = list(_read_members(window, where))
         except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-            raise _damaged(where, str(error)) from None
+            raise _damage_error(where, str(error)) from None
     base = inside.offset if inside else 0
     counts = Counter(member.name for member in found)
     if len(counts) < len(found):
         twice = [name for name, count in counts.items() if count > 1]
-        raise UserError(f"{where} holds two members of one name: {some(twice)}.")
+        raise UserError(f"{where} holds two members of the same name: {some(twice)}.")
     return [member._replace(offset=base + member.offset) for member in found]
 
 
-def _members(window: "BinaryIO | _Window", where: str) -> Iterator[Member]:
+def _read_members(window: "BinaryIO | _Window", where: str) -> Iterator[Member]:
     size = window.seek(0, io.SEEK_END)
     window.seek(0)
     with tarfile.open(fileobj=window, mode="r:") as archive:  # pyright: ignore[reportArgumentType]
         for info in archive:
             if info.offset_data + info.size > size:
-                raise _damaged(where, f"{info.name} goes on after the end")
+                raise _damage_error(where, f"{info.name} goes on after the end")
             if not info.isdir():
                 _require_plain(info, where)
                 yield Member(info.name, info.offset_data, info.size)
@@ -64,20 +63,21 @@ def _members(window: "BinaryIO | _Window", where: str) -> Iterator[Member]:
 
 
 def _require_end(window: "BinaryIO | _Window", start: int, where: str) -> None:
-    """Raise UserError unless a block of zeros lies at ``start``, and nothing but some more zeros behind it.
+    """Raise UserError unless there is a block of zeros at ``start``, followed by nothing but a few more zeros.
 
-    tarfile ends quietly at a header that it cannot read and at the first zeros, which may be a hole in the archive.
+    tarfile stops without an error at a damaged header, and at the first zeros, which may be a gap in the archive.
     """
     window.seek(start)
-    rest = window.read(MOST_PADDING + 1)
+    rest = window.read(MAX_PADDING_BYTES + 1)
     zeros = len(rest) - len(rest.lstrip(b"\0"))
     if zeros < tarfile.BLOCKSIZE:
-        raise _damaged(where, f"no end and no sound header at byte {start}")
+        raise _damage_error(where, f"no end and no sound header at byte {start}")
     if zeros < len(rest):
         again = f"it ends at byte {start} and goes on at byte {start + zeros}"
-        raise _damaged(where, f"{again}: a part is missing, or archives were joined")
-    if zeros > MOST_PADDING:
-        raise _damaged(where, f"more than {MOST_PADDING:,} zeros from byte {start} on: the download was not completed")
+        raise _damage_error(where, f"{again}: a part is missing, or archives were joined")
+    if zeros > MAX_PADDING_BYTES:
+        many = f"more than {MAX_PADDING_BYTES:,} zeros from byte {start} on"
+        raise _damage_error(where, f"{many}: the download was not completed")
 
 
 def _require_plain(info: tarfile.TarInfo, where: str) -> None:
@@ -91,15 +91,17 @@ def _refuse_compressed(window: "BinaryIO | _Window", where: str) -> None:
     begin = window.read(8)
     for magic, program in COMPRESSED.items():
         if begin.startswith(magic):
-            raise UserError(f"{where} is compressed, so that its images have no place.\nDecompress it with {program}.")
+            raise UserError(
+                f"{where} is compressed: its images cannot be read in place.\nDecompress it with {program}."
+            )
 
 
-def _damaged(where: str, reason: str) -> UserError:
+def _damage_error(where: str, reason: str) -> UserError:
     return UserError(f"{where} is truncated or not a tar archive: {reason}.\nDownload or copy it again.")
 
 
 class _Window(io.RawIOBase):
-    """The part of a file that is an archive of its own, so that nothing is read beyond it."""
+    """Part of a file that is an archive of its own; nothing beyond it is read."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self.file, self.start, self.length, self.place = file, start, length, 0

@@ -1,4 +1,4 @@
-"""WebDataset: tar shards with KEY.jpg and KEY.cls, the class as a number or a name; images are read in place."""
+"""WebDataset: tar shards with KEY.jpg and KEY.cls (the number or name of a class), read in place."""
 
 import codecs
 import os
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
-from backbones.dataset.sources.prepared import found as is_prepared
+from backbones.dataset.sources.prepared import fits as is_prepared
 from backbones.dataset.sources.tar import Member, members
 from backbones.dataset.workers import spread
 from backbones.errors import UserError
@@ -18,20 +18,20 @@ from backbones.errors import UserError
 SHAPE = "train-000000.tar ... and val-000000.tar ..., of KEY.jpg and KEY.cls (WebDataset)"
 
 NAMES: dict[Split, str] = {"train": "train", "val": "val|validation"}
-"""Words in the names of shards that tell the split."""
+"""Words for the split in the names of shards."""
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
-"""Where the folder of the shards may name its classes: line k is class k, counted from 0."""
+"""Optional files with the names of the classes: line k, counted from 0, is class k."""
 
-OTHERS = ("ILSVRC2012_img_", "ILSVRC2012_bbox_", "ILSVRC2012_devkit_")
-"""The official archives begin so; they are no shards."""
+OFFICIAL_ARCHIVES = ("ILSVRC2012_img_", "ILSVRC2012_bbox_", "ILSVRC2012_devkit_")
+"""Beginnings of the names of the official archives, which are no shards."""
 
-LONGEST_CLASS = 1_000
-"""Bytes of a .cls file; anything longer is something else."""
+MAX_CLASS_BYTES = 1_000
+"""Largest size of a .cls file."""
 
 
 class Sample(NamedTuple):
-    """One image and its class as the shard has it."""
+    """One image, with its class as written in the shard."""
 
     shard: Path
     key: str
@@ -40,9 +40,9 @@ class Sample(NamedTuple):
     label: str
 
 
-def found(root: Path) -> bool:
-    """Tell whether there are shards that are not part of a prepared index."""
-    return not is_prepared(root) and any(_matching(root, split) for split in NAMES)
+def fits(root: Path) -> bool:
+    """Return whether there are shards that are not part of a prepared index."""
+    return not is_prepared(root) and any(_list_shards(root, split) for split in NAMES)
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
@@ -55,28 +55,29 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
 
 
 def find_shards(root: Path, split: Split) -> list[Path]:
-    """Return the archives in ``root`` whose names have the word of ``split``, sorted.
+    """Return the archives in ``root`` with the word of ``split`` in their names, sorted.
 
-    An ending such as .tgz or .tar.part is found too, for :func:`scan_shards` to refuse. Raises UserError where a name
-    has the words of both splits.
+    Endings such as .tgz or .tar.part are included, and :func:`scan_shards` refuses them. Raises UserError where a
+    name has the words of both splits.
     """
-    if both := sorted({path.name for path in _matching(root, "train")} & {p.name for p in _matching(root, "val")}):
+    train, val = ({path.name for path in _list_shards(root, each)} for each in NAMES)
+    if both := sorted(train & val):
         raise UserError(
             f"{root} has shards whose names say both train and val: {some(both)}.\n"
             "Rename them, or name the shards you mean with `python -m backbones prepare --train ... --val ...`."
         )
-    return _matching(root, split)
+    return _list_shards(root, split)
 
 
 def scan_shards(root: Path, shards: Sequence[Path], names: Sequence[str] | None, executor: Executor | None) -> Index:
-    """Return the images of ``shards``; ``names`` of the classes 0, 1, ... where the shards have numbers.
+    """Return the images of ``shards``; ``names`` are those of the classes 0, 1, ... if the shards have numbers.
 
-    Without names a class is called by its number, with zeros before it so that the names sort like the numbers.
-    Raises UserError, with shard and key, for an image without class, a class without image, and what comes twice;
-    and for a shard whose name does not end in .tar, in any case.
+    Without names, a class is named by its number, padded with zeros so that names and numbers have one order. Raises
+    UserError with shard and key for an image without class, a class without image, or a repetition, and for a shard
+    whose name does not end in .tar (upper or lower case).
     """
     if missing := [str(path) for path in shards if not path.is_file()]:
-        raise UserError(f"Shards that are not there: {some(missing)}.")
+        raise UserError(f"Shards that do not exist: {some(missing)}.")
     if wrong := [str(path) for path in shards if path.suffix.lower() != ".tar"]:
         raise UserError(
             f"Shards whose names do not end in .tar: {some(wrong)}.\n"
@@ -84,9 +85,9 @@ def scan_shards(root: Path, shards: Sequence[Path], names: Sequence[str] | None,
         )
     samples = [sample for found in spread(_read_shard, list(shards), executor) for sample in found]
     if not samples:
-        raise UserError(f"{some([str(path) for path in shards])}: no images with classes in there.\nExpected {SHAPE}.")
+        raise UserError(f"{some([str(path) for path in shards])}: they hold no images with classes.\nExpected {SHAPE}.")
     _refuse_repeated(samples)
-    class_of = _classes(samples, names)
+    class_of = _name_classes(samples, names)
     classes = tuple(sorted(set(class_of.values()) if names is None else names))
     if empty := sorted(set(classes) - set(class_of.values())):
         raise UserError(f"{root}: classes without images: {some(empty)}.\nRemove them from the list, or add shards.")
@@ -95,13 +96,13 @@ def scan_shards(root: Path, shards: Sequence[Path], names: Sequence[str] | None,
 
 
 def class_names(root: Path) -> list[str] | None:
-    """Return the names in ``root``/classes.txt or classnames.txt, or None where there is neither."""
+    """Return the names in ``root``/classes.txt or classnames.txt; None where neither exists."""
     file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
     return None if file is None else read_class_names(file)
 
 
 def read_class_names(file: Path) -> list[str]:
-    """Return the lines of ``file``; UserError where one is empty or comes twice."""
+    """Return the lines of ``file``. Raises UserError where one is empty or repeated."""
     if not file.is_file():
         raise UserError(f"There is no file {file} with the names of the classes.")
     content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -113,11 +114,10 @@ def read_class_names(file: Path) -> list[str]:
     return names
 
 
-def _matching(root: Path, split: Split) -> list[Path]:
+def _list_shards(root: Path, split: Split) -> list[Path]:
     word = re.compile(rf"(?<![a-z])({NAMES[split]})(?![a-z]).*\.(tar|tgz)([^a-z].*)?\Z", re.IGNORECASE)
-    return sorted(
-        path for path in root.iterdir() if word.search(path.name) and not path.name.startswith((*OTHERS, "."))
-    )
+    others = (*OFFICIAL_ARCHIVES, ".")
+    return sorted(path for path in root.iterdir() if word.search(path.name) and not path.name.startswith(others))
 
 
 def _row(root: Path, sample: Sample, name: str, number: dict[str, int]) -> Row:
@@ -141,25 +141,25 @@ def _read_shard(shard: Path) -> list[Sample]:
         elif suffix.rpartition(".")[2] in {"cls", *SUFFIXES}:
             raise UserError(
                 f"{shard}: {member.name!r} is neither image nor class: the key ends at the first dot.\n"
-                "Pack the shard anew, without dots in its keys."
+                "Pack the shard again, without dots in its keys."
             )
     if alone := sorted(images.keys() - labels.keys()):
         raise UserError(f"{shard}: images without a .cls: {some(alone)}.")
     if alone := sorted(labels.keys() - images.keys()):
         raise UserError(f"{shard}: a .cls without an image: {some(alone)}.")
     with shard.open("rb") as opened:
-        return [Sample(shard, key, *images[key], _label(opened, shard, key, labels[key])) for key in images]
+        return [Sample(shard, key, *images[key], _read_label(opened, shard, key, labels[key])) for key in images]
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return the key, up to the first dot of the last part of ``name``, and what follows it in lower case."""
+    """Return the key, up to the first dot of the last part of ``name``, and the lower-case suffix after it."""
     folder, slash, last = name.removeprefix("./").rpartition("/")
     key, _, suffix = last.partition(".")
     return (f"{folder}{slash}{key}", suffix.lower()) if key else ("", "")
 
 
-def _label(opened: BinaryIO, shard: Path, key: str, member: Member) -> str:
-    if member.length > LONGEST_CLASS:
+def _read_label(opened: BinaryIO, shard: Path, key: str, member: Member) -> str:
+    if member.length > MAX_CLASS_BYTES:
         raise UserError(f"{shard}: the class of {key!r} has {member.length} bytes, too many for a number or a name.")
     opened.seek(member.offset)
     label = os.fsdecode(opened.read(member.length)).strip()
@@ -176,8 +176,8 @@ def _refuse_repeated(samples: Iterable[Sample]) -> None:
         first[sample.key] = sample.shard
 
 
-def _classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dict[str, str]:
-    """Return the name of the class that each text in a .cls stands for: a number, or a name itself."""
+def _name_classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dict[str, str]:
+    """Return the class name for each text in a .cls, which is a number or the name itself."""
     examples = {sample.label: sample for sample in samples}
     if not all(re.fullmatch(r"[+-]?\d+", text) for text in examples):
         known = {text: text for text in examples if names is None or text in names}
@@ -197,7 +197,7 @@ def _require_known(examples: Mapping[str, Sample], known: Mapping[str, object], 
 
 
 def _require_sequence(root: Path, shards: Sequence[Path]) -> None:
-    """Raise UserError where a number is missing among shards that are numbered: a part would go unnoticed."""
+    """Raise UserError where a number is missing in a series of shards: the loss would go unnoticed."""
     series: dict[tuple[str, str], set[int]] = defaultdict(set)
     for path in shards:
         if match := re.fullmatch(r"(.*?)(\d+)((?:-of-\d+)?\.tar)", path.name, re.IGNORECASE):

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.commands.doctor import command, measure
+from backbones.commands.doctor import command
 from backbones.commands.doctor.command import estimates
 from backbones.commands.doctor.measure import Measurements, Rate
 from backbones.commands.doctor.versions import version_of
@@ -65,7 +65,7 @@ def test_dali_is_measured_stage_by_stage_and_nothing_is_written(image_folder, tm
 
 THROTTLES = {
     "read": [(Reader, "read")],
-    "decode": [(reference, "decode"), (measure, "decode")],
+    "decode": [(reference, "decode")],
     "augment": [(reference, "transform")],
     "copy": [(Finish, "__call__")],
 }

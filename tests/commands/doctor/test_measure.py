@@ -1,33 +1,25 @@
-"""What is measured is each stage's own work, on images that were not read before, and it changes no weights."""
+"""Tests of the measurements: each stage's own work, on images that were not read before, without learning."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
 from backbones.commands.doctor import measure
-from backbones.data.augment.draws import DRAWS
-from backbones.data.augment.view import View
-from backbones.data.feed import Feed
-from backbones.data.order import Shares, training_plans
-from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.reader import Reader
-from backbones.dataset.sources.folder import scan_folder
-from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess, Recipe, Synthetic
+from backbones.recipe import Recipe, Synthetic
 from backbones.training.launch import create_accelerator
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 SECONDS = 0.15
 SLOW = 0.04
-"""Seconds that a loss or a batch is made to take: many times what 8 images of 32 pixels need."""
+"""Seconds that a slowed loss or batch takes: many times the time of 8 images of 32 pixels."""
 
 SMALL = Recipe(model="test_resnet", img_size=32, batch_size=2, loader="reference", epochs=1, device="cpu")
 
@@ -42,16 +34,13 @@ def run_of(recipe: Recipe):
     accelerator = create_accelerator(device="cpu", grad_accum_steps=recipe.grad_accum_steps)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
-    return build_run(recipe, accelerator, build_model(recipe, len(train.classes)), batches, save=None)  # type: ignore
+    return build_run(recipe, accelerator, build_model(recipe, len(train.classes)), batches, checkpoints=None)  # type: ignore
 
 
-def slowly(epoch: Callable[..., Any]) -> Callable[..., Any]:
-    def slow(*place: int) -> Any:
-        for batch in epoch(*place):
-            time.sleep(SLOW)
-            yield batch
-
-    return slow
+def slowly(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        time.sleep(SLOW)
+        yield batch
 
 
 def test_no_image_is_read_twice_while_there_are_others(image_folder, monkeypatch):
@@ -60,32 +49,22 @@ def test_no_image_is_read_twice_while_there_are_others(image_folder, monkeypatch
     monkeypatch.setattr(Reader, "read", lambda self, plan: rows.extend(plan.rows.tolist()) or read(self, plan))
     run = run_of(replace(SMALL, data_dir=str(image_folder)))
     measured = measure.measure(run, replace(SMALL, data_dir=str(image_folder)), seconds=0, tell=lambda _: None)
-    assert len(rows) == len(set(rows)) == 2 * measured.steps == 5 * 2 * measure.LEAST * 2
+    assert len(rows) == len(set(rows)) == 2 * measured.steps == 5 * 2 * measure.MIN_STEPS * 2
 
 
 def test_measuring_goes_on_beyond_the_end_of_a_small_data_set(image_folder):
     recipe = replace(SMALL, data_dir=str(image_folder), batch_size=64, grad_accum_steps=4)
     measured = measure.measure(run_of(recipe), recipe, seconds=0, tell=lambda _: None)
-    assert measured.steps == 3 + 1 + 2 * measure.LEAST  # 4 micro-batches of each stage are one step; then 4 steps
-    assert measured.joint.images == measure.LEAST * 64
-
-
-def test_dali_augments_nothing_while_decoding_is_measured(image_folder, monkeypatch):
-    pipeline = pytest.importorskip("backbones.data.pipeline")
-    images, asked = pipeline.images, []
-    monkeypatch.setattr(
-        pipeline, "images", lambda *plans, **options: asked.append(options) or images(*plans, **options)
-    )
-    recipe = replace(SMALL, data_dir=str(image_folder), loader="dali")
-    measure.measure(run_of(recipe), recipe, seconds=0, tell=lambda _: None)
-    assert asked == [{"decode_only": True}, {}, {}, {}]  # decode, augment, the whole loader twice
+    assert measured.steps == 5 * 2 * measure.MIN_STEPS  # of one step in each epoch
+    assert measured.stages["read"].images == measured.joint.images == measure.MIN_STEPS * 64
 
 
 @pytest.mark.usefixtures("slow_loss")
 def test_a_measurement_ends_with_a_whole_step(monkeypatch):
-    monkeypatch.setattr(measure, "LEAST", 0)
+    monkeypatch.setattr(measure, "MIN_STEPS", 0)
     recipe = replace(SMALL, loader="synthetic", synthetic=Synthetic(3, 9, 4), batch_size=8, grad_accum_steps=4)
-    rate = measure.train_rate(measure._quiet(run_of(recipe)), seconds=SLOW / 2)
+    run = measure._silence(run_of(recipe))
+    rate = measure.train_rate(run, run.train_batches.from_step(0), seconds=SLOW / 2)
     assert rate.images == 8
 
 
@@ -98,27 +77,8 @@ def test_nothing_is_learned_while_measuring():
 
 
 @pytest.mark.usefixtures("slow_loss")
-def test_waiting_is_what_the_batches_take_and_not_what_the_step_takes(monkeypatch):
-    run = measure._quiet(run_of(replace(SMALL, loader="synthetic", synthetic=Synthetic(3, 9, 4))))
-    monkeypatch.setattr(run.train_batches, "epoch", slowly(run.train_batches.epoch))
-    rate = measure.train_rate(run, seconds=SECONDS)
+def test_waiting_is_what_the_batches_take_and_not_what_the_step_takes():
+    run = measure._silence(run_of(replace(SMALL, loader="synthetic", synthetic=Synthetic(3, 9, 4))))
+    rate = measure.train_rate(run, slowly(run.train_batches.from_step(0)), seconds=SECONDS)
     batches = rate.images // 2
     assert batches * SLOW <= rate.waited <= rate.seconds - batches * SLOW
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [Augment("darknet"), Augment("inception"), Augment("inception", inception=InceptionAugment(auto="randaugment"))],
-    ids=["warp", "crop", "auto"],
-)
-def test_decoding_alone_decodes_the_windows_that_are_augmented(augment, image_folder):
-    pipeline = pytest.importorskip("backbones.data.pipeline")
-    index = scan_folder(image_folder / "train")
-    view, loading = View(32, Preprocess(), augment), Loading()
-    feed = Feed(index, view, 8, torch.device("cpu"), 1, loading, BadImages(index, loading))
-    plans = list(islice(training_plans(len(index), Shares(8), seed=0), 3))
-    assert plans[0].draws.shape == (8, DRAWS)
-    sizes = np.tile([36, 44], (8, 1))
-    for plan, shapes in pipeline.images(iter(plans), feed, decode_only=True):
-        windows = (view.warps if view.is_warp else view.crops)(sizes, plan.draws).windows
-        assert np.array_equal(shapes.numpy(), np.column_stack([windows[:, 2:], np.full(8, 3)]))

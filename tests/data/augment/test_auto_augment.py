@@ -9,9 +9,10 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
-from backbones.data.augment.auto_augment import BINS, OPERATIONS, amounts, apply, choose
+from backbones.data.augment.auto_augment import OPERATIONS, STRENGTHS, amounts, apply, choose
 from backbones.data.augment.draws import AUTO, DRAWS
 from backbones.recipe import InceptionAugment
+from tests.dataset.make_pictures import square_picture
 
 RAND, TRIVIAL, NONE = (InceptionAugment(auto=auto) for auto in ("randaugment", "trivialaugment", "none"))
 TORCHVISION = {"randaugment": RandAugment, "trivialaugment": TrivialAugmentWide}
@@ -20,15 +21,7 @@ NUMBER, STRENGTH, SIGN = range(AUTO.start, AUTO.start + 3)
 LAST = np.nextafter(1, 0)
 
 
-def photograph(size: int = 96, *, seed: int = 0) -> np.ndarray:
-    """Return smooth structure with some noise, and neither black nor white: sharp enough to tell a shift by a pixel."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(20, 200, (size // 8, size // 8, 3), dtype=np.uint8)
-    smooth = np.array(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).astype(int)
-    return (smooth + random.integers(-8, 9, (size, size, 3))).clip(10, 220).astype(np.uint8)
-
-
-def augmented(pixels: np.ndarray, name: str, amount: float) -> np.ndarray:
+def apply_by_name(pixels: np.ndarray, name: str, amount: float) -> np.ndarray:
     found = apply(torch.from_numpy(pixels).permute(2, 0, 1), NAMES.index(name), amount)
     assert found.dtype == torch.uint8
     return found.permute(1, 2, 0).numpy()
@@ -39,7 +32,7 @@ def uniform_draws(count: int = 40_000) -> np.ndarray:
 
 
 def torchvision_amount(value: float, name: str) -> float:
-    """Do to a number of torchvision's tables what its transforms do to it before they use it.
+    """Convert a number of torchvision's tables as its transforms do.
 
     Where torch's float32 numbers stop just short of a whole one, as at 15.999999 pixels, that is taken as whole.
     """
@@ -52,10 +45,10 @@ def torchvision_amount(value: float, name: str) -> float:
 def test_amounts_of_every_strength_are_those_of_torchvision(inception: InceptionAugment, size: int) -> None:
     space = TORCHVISION[inception.auto]._AUGMENTATION_SPACE
     found = amounts(inception, size=size)
-    assert found.shape == (len(space), BINS)
+    assert found.shape == (len(space), STRENGTHS)
     for row, (name, (magnitudes, _)) in zip(found, space.items(), strict=True):
-        values = magnitudes(BINS, size, size)
-        expected = [0.0] * BINS if values is None else [torchvision_amount(float(v), name) for v in values]
+        values = magnitudes(STRENGTHS, size, size)
+        expected = [0.0] * STRENGTHS if values is None else [torchvision_amount(float(v), name) for v in values]
         assert row.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6), name
 
 
@@ -70,7 +63,7 @@ def test_the_list_of_operations_is_that_of_torchvision() -> None:
 def test_an_operation_does_what_it_does_in_torchvision(number: int, turn: int) -> None:
     name = list(RandAugment._AUGMENTATION_SPACE)[number]
     amount = amounts(TRIVIAL, size=96)[number, 20] * (turn if OPERATIONS[number].signed else 1)
-    image = torch.from_numpy(photograph()).permute(2, 0, 1)
+    image = torch.from_numpy(square_picture()).permute(2, 0, 1)
     magnitude = amount / 255 if name == "Solarize" else amount
     fill: Any = {torch.Tensor: None}
     expected = RandAugment()._apply_image_or_video_transform(image, name, magnitude, InterpolationMode.BILINEAR, fill)
@@ -104,16 +97,16 @@ SIGNED = {operation.name for operation in OPERATIONS if operation.signed}
 @pytest.mark.parametrize(("name", "turn"), [(name, turn) for name in NAMES for turn in (1, -1)[: 1 + (name in SIGNED)]])
 def test_an_operation_does_what_it_does_in_pil(name: str, turn: int) -> None:
     amount = turn * SHARES.get(name, 0.4)
-    pixels = photograph()
+    pixels = square_picture()
     expected = np.array(PIL[name](Image.fromarray(pixels), amount)).astype(int)
-    assert np.abs(augmented(pixels, name, amount) - expected).mean() < 1
+    assert np.abs(apply_by_name(pixels, name, amount) - expected).mean() < 1
     if name != "identity":
         assert np.abs(pixels - expected).mean() > 1
 
 
 @pytest.mark.parametrize("name", ["shear_x", "shear_y", "rotate", "translate_x", "translate_y"])
 def test_black_comes_from_beyond_the_image(name: str) -> None:
-    found = augmented(np.full((40, 40, 3), 200, np.uint8), name, SHARES.get(name, 0.4))
+    found = apply_by_name(np.full((40, 40, 3), 200, np.uint8), name, SHARES.get(name, 0.4))
     assert (found == 0).mean() > 0.03
 
 

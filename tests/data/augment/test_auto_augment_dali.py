@@ -1,16 +1,15 @@
 """Tests of each operation in DALI against its torchvision reference, and of its repeatability."""
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from backbones.data.augment.auto_augment import OPERATIONS, Choice, amounts, apply, choose
 from backbones.data.augment.draws import DRAWS
 from backbones.recipe import InceptionAugment
+from tests.dataset.make_pictures import square_picture
 
 pytest.importorskip("nvidia.dali")
 from nvidia.dali import fn, types
@@ -23,15 +22,6 @@ NAMES = [operation.name for operation in OPERATIONS]
 RAND, TRIVIAL = InceptionAugment(auto="randaugment", magnitude=30), InceptionAugment(auto="trivialaugment")
 COPIES = {"identity", "translate_x", "translate_y", "posterize", "solarize"}
 CLOSE = {"shear_x", "shear_y", "rotate", "brightness"}
-
-
-@cache
-def photograph(*, seed: int) -> np.ndarray:
-    """Return smooth structure with some noise, and neither black nor white: sharp enough to tell a shift by a pixel."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(20, 200, (SIZE // 8, SIZE // 8, 3), dtype=np.uint8)
-    smooth = np.array(Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(int)
-    return (smooth + random.integers(-8, 9, (SIZE, SIZE, 3))).clip(10, 220).astype(np.uint8)
 
 
 def in_dali(images: list[np.ndarray], choice: Choice, *, threads: int = 1) -> np.ndarray:
@@ -87,7 +77,7 @@ class Sweep(NamedTuple):
 def sweep() -> Sweep:
     choices = [one_round(number, values_of(number)) for number in range(len(OPERATIONS))]
     choice = Choice(*(np.concatenate(part) for part in zip(*choices, strict=True)))
-    images = [photograph(seed=0)] * len(choice.operation)
+    images = [square_picture(SIZE, seed=0)] * len(choice.operation)
     before, (operation, amount) = np.stack(images).astype(int), (part[:, 0] for part in choice)
     return Sweep(before, operation, amount, in_dali(images, choice), in_torchvision(images, choice))
 
@@ -111,7 +101,7 @@ def test_an_operation_changes_the_image(sweep: Sweep, number: int) -> None:
 
 def test_each_image_of_a_batch_has_its_own_operations_one_after_the_other() -> None:
     draws = np.random.default_rng(5).random((32, DRAWS))
-    images = [photograph(seed=seed) for seed in range(len(draws))]
+    images = [square_picture(SIZE, seed=seed) for seed in range(len(draws))]
     choice = choose(draws, InceptionAugment(auto="randaugment"), size=SIZE)
     ours, theirs = in_dali(images, choice), in_torchvision(images, choice)
     turned = in_torchvision(images, Choice(choice.operation[:, ::-1], choice.amount[:, ::-1]))
@@ -121,7 +111,7 @@ def test_each_image_of_a_batch_has_its_own_operations_one_after_the_other() -> N
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_same_choice_gives_the_same_pixels(threads: int) -> None:
-    images = [photograph(seed=seed) for seed in range(16)]
+    images = [square_picture(SIZE, seed=seed) for seed in range(16)]
     choice = choose(np.random.default_rng(6).random((16, DRAWS)), TRIVIAL, size=SIZE)
     np.testing.assert_array_equal(in_dali(images, choice), in_dali(images, choice, threads=threads))
 
@@ -142,7 +132,7 @@ def test_every_operation_gives_another_image(sweep: Sweep) -> None:
 
 def test_black_corners_of_a_rotation_do_not_mislead_the_next_operation() -> None:
     after = ["equalize", "autocontrast", "contrast", "sharpness"]
-    images = [photograph(seed=seed) for seed in range(4)]
+    images = [square_picture(SIZE, seed=seed) for seed in range(4)]
     operations = np.array([[NAMES.index("rotate"), NAMES.index(name)] for name in after])
     choice = Choice(operations, np.array([[30.0, 0.5]] * 4))
     difference = mean_difference(in_dali(images, choice), in_torchvision(images, choice))

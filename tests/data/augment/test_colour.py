@@ -43,7 +43,7 @@ def random_draws(count: int) -> np.ndarray:
 
 
 def natural_images(count: int, side: int = 64) -> np.ndarray:
-    """Return 1/f noise with the contrast and the correlation of channels that photographs have.
+    """Return 1/f noise with the contrast and the channel correlation of photographs.
 
     Shape: (count, side, side, 3) float32 in [0, 1].
     """
@@ -169,7 +169,7 @@ def test_exactly_the_draws_of_the_colours_matter(column: int) -> None:
 
 
 def jitter(column: int, factor: float, pixels: torch.Tensor) -> torch.Tensor:
-    """Change only what ``column`` decides, by ``factor``."""
+    """Change only the property of ``column``, by ``factor``."""
     draws = np.full((1, DRAWS), 0.5)
     draws[0, column] = (factor - 0.6) / 0.8
     return apply(jitter_matrices(draws, INCEPTION), pixels)

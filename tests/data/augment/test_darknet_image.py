@@ -1,4 +1,4 @@
-"""Tests of the oracle itself: darknet's recorded numbers, torch's own resize, and Python's own HSV."""
+"""Tests of the reference itself: darknet's recorded numbers, torch's own resize, and Python's own HSV."""
 
 import colorsys
 from collections.abc import Callable
@@ -69,7 +69,7 @@ SHIFTS = [(0.0, 1.0, 1.0), (0.09, 1.3, 0.8), (-0.1, 0.75, 1.33), (0.5, 1.2, 1.0)
 
 
 def colours() -> torch.Tensor:
-    """Random colours, and the ones where two or three channels tie.
+    """Return random colours, and colours with two or three equal channels.
 
     Shape: (3, 20, 20).
     """

@@ -1,4 +1,4 @@
-"""Tests of what happens to bytes on the device: normalization, colours and erasing, each against its own formula."""
+"""Tests of the steps on the device: normalization, colours and erasing, each against its own formula."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def finish(augment: Augment | None, preprocess: Preprocess | None = None) -> tor
 
 
 def normalized(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) in [0, 1] -> (N, 3, H, W), by the definition."""
+    """Normalize (N, H, W, 3) in [0, 1] by the definition -> (N, 3, H, W)."""
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return ((images - mean) / std).permute(0, 3, 1, 2)
 

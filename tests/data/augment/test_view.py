@@ -1,4 +1,4 @@
-"""Tests of the view: which way of cutting each recipe takes."""
+"""Tests of the view: crop or warp for each recipe."""
 
 import numpy as np
 import pytest

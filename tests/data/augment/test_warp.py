@@ -1,4 +1,4 @@
-"""Tests of the warps against the oracle, which samples and resizes by other formulas, and of their chances."""
+"""Tests of the warps against the reference, which samples and resizes by other formulas, and of their chances."""
 
 import math
 from pathlib import Path

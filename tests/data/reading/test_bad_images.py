@@ -1,4 +1,4 @@
-"""Tests of the rule for bad images: who takes their place, how many there may be, and what is said."""
+"""Tests of the rule for bad images: their replacements, their limit, and the messages."""
 
 import pytest
 

@@ -1,8 +1,6 @@
 """Tests of the reader: the bytes of each image from files and archives, checked before anything decodes them."""
 
-import errno
 import io
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +12,7 @@ from backbones.data.augment.draws import DRAWS
 from backbones.data.order import Plan
 from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.reader import Reader, as_bitmap
-from backbones.dataset.index import Index, Place, Row, make_index
-from backbones.dataset.place import MAX_BYTES, BadImageError, read_bytes
+from backbones.dataset.index import Index, Row, make_index
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
 from backbones.recipe import Loading
@@ -51,45 +48,6 @@ def test_images_inside_an_archive_are_read_in_place(tmp_path: Path, split: Index
     rows = [Row(0, f"a/{i}.jpg", "all.tar", int(offsets[i]), len(parts[i])) for i in range(3)]
     batch = read(make_index(tmp_path, ("a",), rows), 2, 0, 1)
     assert [data.tobytes() for data in batch.data] == [parts[2], parts[0], parts[1]]
-
-
-def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def lengthen(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"x")
-
-
-@pytest.mark.parametrize("change", [shorten, lengthen])
-def test_a_file_that_changed_since_it_was_indexed_is_bad(small: Path, change) -> None:
-    index = scan_folder(small)
-    change(Path(index.place(2).path))
-    with pytest.raises(BadImageError, match=r"no longer has the \d+ bytes"):
-        read_bytes(index.place(2))
-
-
-def test_a_missing_file_is_bad(tmp_path: Path) -> None:
-    with pytest.raises(BadImageError, match="no such file"):
-        read_bytes(Place(str(tmp_path / "a.jpg"), 0, 10))
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
-def test_a_failure_of_the_machine_makes_no_image_bad(split: Index, monkeypatch, number: int) -> None:
-    def fail(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("os.open", fail)
-    with pytest.raises(UserError, match=r"cannot be read at the moment: \w"):
-        read(split, 0, loading=SKIP)
-
-
-def test_a_file_over_32_megabytes_is_refused_unread(tmp_path: Path) -> None:
-    file = tmp_path / "large.jpg"
-    file.touch()
-    os.truncate(file, MAX_BYTES + 1)
-    with pytest.raises(BadImageError, match="33554433 bytes, more than 32 MB"):
-        read_bytes(Place(str(file), 0, MAX_BYTES + 1))
 
 
 def test_a_bad_image_stops_the_run_with_its_path_and_how_to_go_on(small: Path) -> None:

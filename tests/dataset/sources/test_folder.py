@@ -1,4 +1,4 @@
-"""Class folders: what is found, in which order, what links do, and which folders are refused."""
+"""Tests of class folders: the images and their order, links, and refused folders."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from backbones.dataset.sources.folder import found, scan, scan_folder
+from backbones.dataset.sources.folder import fits, scan, scan_folder
 from backbones.errors import UserError
 
 
@@ -56,12 +56,12 @@ def test_a_class_folder_and_a_file_may_be_links(tmp_path: Path) -> None:
     assert index.notes == ()
 
 
-def test_an_image_that_a_link_reaches_again_is_walked_once_and_said_so(tmp_path: Path) -> None:
+def test_an_image_that_a_link_reaches_again_is_used_once_and_noted(tmp_path: Path) -> None:
     root = touch(tmp_path / "root", "a/5.jpg", "b/1.jpg")
     (root / "a" / "1.jpg").symlink_to(root / "a" / "5.jpg")
     index = scan_folder(root)
     assert list(index.names) == ["a/5.jpg", "b/1.jpg"]
-    assert index.notes == (f"{root}: 1 symbolic links reach an image again, which is walked once: a/1.jpg",)
+    assert index.notes == (f"{root}: 1 symbolic links reach an image again, which is used once: a/1.jpg",)
 
 
 def test_of_two_links_to_one_file_elsewhere_the_first_is_kept(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_file_names_need_not_be_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_both_names_of_the_validation_folder_are_known(tmp_path: Path, name: str) -> None:
     root = touch(tmp_path, f"{name}/a/1.jpg")
-    assert found(root)
+    assert fits(root)
     assert list(scan(root, "val").names) == ["a/1.jpg"]
 
 

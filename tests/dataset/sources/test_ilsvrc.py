@@ -1,33 +1,23 @@
-"""The official archives and their devkit: labels from either source of truth, and what is refused."""
+"""Tests of the official archives: labels from the devkit or Kaggle's table, and refused archives."""
 
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
-import torch
-import torchvision.datasets.imagenet
 
 from backbones.dataset.index import Split
-from backbones.dataset.sources.ground_truth import read_devkit
 from backbones.dataset.sources.ilsvrc import scan
 from backbones.errors import UserError
-from tests.dataset.make_sources import Images, devkit, pack, write
+from tests.dataset.make_sources import Images, pack, write
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 
 
 def refusal(root: Path, split: Split = "val") -> str:
     with pytest.raises(UserError) as caught:
         scan(root, split)
     return str(caught.value)
-
-
-def replace_devkit(root: Path, images: Images, **changes: bytes | None) -> None:
-    files = {name: changes.get(Path(name).stem, content) for name, content in devkit(images).items()}
-    kept = {name: content for name, content in files.items() if content is not None}
-    write(root / DEVKIT, pack(kept, mode="w:gz"))
 
 
 def test_training_images_are_read_where_they_lie_in_the_outer_archive(ilsvrc: Path, images: Images) -> None:
@@ -61,14 +51,6 @@ def test_without_either_the_images_are_refused_as_unlabelled(ilsvrc: Path) -> No
     assert "without labels" in message
     assert DEVKIT in message
     assert "LOC_val_solution.csv" in message
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torchvision unpacks without a filter
-def test_torchvision_reads_the_same_classes_from_the_devkit(ilsvrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets.imagenet, "_verify_archive", lambda *_: None)
-    torchvision.datasets.imagenet.parse_devkit_archive(ilsvrc)
-    _, wnids = torch.load(ilsvrc / "meta.bin", weights_only=True)
-    assert list(read_devkit(ilsvrc / DEVKIT).classes.values()) == wnids
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -108,36 +90,6 @@ def test_a_hole_in_the_archive_of_one_class_is_refused_by_its_name(ilsvrc: Path)
     assert "n01440764.tar in " in refusal(ilsvrc, "train")
 
 
-def test_two_validation_images_that_differ_in_their_endings_are_refused(ilsvrc: Path, images: Images) -> None:
-    name = "ILSVRC2012_val_00000001"
-    contents = {Path(each).name: content for each, content in images["val"].items()} | {f"{name}.jpg": b"x"}
-    write(ilsvrc / "ILSVRC2012_img_val.tar", pack(contents))
-    message = refusal(ilsvrc)
-    assert f"two images of one name: {name}.JPEG (ILSVRC2012_img_val.tar, byte " in message
-    assert f" and {name}.jpg (ILSVRC2012_img_val.tar, byte " in message
-
-
 def test_a_missing_archive_is_named(ilsvrc: Path) -> None:
     (ilsvrc / "ILSVRC2012_img_val.tar").unlink()
     assert "no ILSVRC2012_img_val.tar" in refusal(ilsvrc)
-
-
-def test_an_id_that_is_a_synset_with_children_is_refused_by_line(ilsvrc: Path, images: Images) -> None:
-    replace_devkit(ilsvrc, images, ILSVRC2012_validation_ground_truth=b"1\n2\n5\n")
-    assert "line 3: '5' is no class" in refusal(ilsvrc)
-
-
-def test_a_list_with_too_few_lines_names_the_images_without_one(ilsvrc: Path, images: Images) -> None:
-    replace_devkit(ilsvrc, images, ILSVRC2012_validation_ground_truth=b"1\n" * 11)
-    assert "does not tell the class of ILSVRC2012_val_00000012" in refusal(ilsvrc)
-
-
-@pytest.mark.parametrize("meta", [b"", b"not a mat file" * 50, None])
-def test_a_devkit_without_a_sound_meta_mat_is_refused(ilsvrc: Path, images: Images, meta: bytes | None) -> None:
-    replace_devkit(ilsvrc, images, meta=meta)
-    assert "meta.mat" in refusal(ilsvrc)
-
-
-def test_a_truncated_devkit_is_refused_by_name(ilsvrc: Path) -> None:
-    (ilsvrc / DEVKIT).write_bytes((ilsvrc / DEVKIT).read_bytes()[:500])
-    assert f"{DEVKIT} cannot be read" in refusal(ilsvrc)

@@ -1,4 +1,4 @@
-"""An index over archives is refused when they are no longer the ones whose images it points at."""
+"""Tests of a prepared index: it is refused when its archives have changed."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ CHANGED = "has changed since the index was written: prepare it anew"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards in `in` with an index in `out`, the same written anew in `small`, images of a folder in `plain`."""
+    """Shards in `in` with an index in `out`, the same written smaller in `small`, images of a folder in `plain`."""
     root = tmp_path_factory.mktemp("made")
     sources = write_sources(root / "sources")
     shutil.copytree(sources["webdataset"], root / "in")
@@ -82,5 +82,5 @@ def test_images_that_are_not_there_any_more_are_missed_at_once(tmp_path: Path) -
     write_sources(images)
     prepare.main([str(images / "folder"), "--out", str(tmp_path / "index"), "--workers", "1"])
     images.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"lie in .*images/folder/train, which is not there"):
+    with pytest.raises(UserError, match=r"are in .*images/folder/train, which does not exist"):
         train_and_val(tmp_path / "index")

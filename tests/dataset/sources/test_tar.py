@@ -1,4 +1,4 @@
-"""Members of archives: where their bytes lie, and that damaged or hostile archives are refused."""
+"""Tests of tar archives: the places of members, and refused archives, damaged or hostile."""
 
 import gzip
 import io
@@ -78,7 +78,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
 
 def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
     content = pack({"a.jpg": b"A"})[:1024] + pack({"a.jpg": b"B"})
-    assert "two members of one name: a.jpg" in refusal(tmp_path / "x.tar", content)
+    assert "two members of the same name: a.jpg" in refusal(tmp_path / "x.tar", content)
 
 
 def test_a_compressed_archive_is_refused_with_the_program_to_use(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Shards: which belong to which split, what their classes are called, and what is refused."""
+"""Tests of shards: their splits, the names of their classes, and refused shards."""
 
 from pathlib import Path
 
 import pytest
 
-from backbones.dataset.sources.webdataset import find_shards, found, read_class_names, scan, scan_shards
+from backbones.dataset.sources.webdataset import find_shards, fits, read_class_names, scan, scan_shards
 from backbones.errors import UserError
 from tests.dataset.make_sources import WNIDS, Images, pack, write
 
@@ -57,7 +57,7 @@ def test_the_images_of_both_splits_are_found(webdataset: Path, images: Images) -
 def test_the_name_of_a_shard_tells_its_split(tmp_path: Path, name: str, split: str | None) -> None:
     shard(tmp_path, pairs(["0"]), name)
     assert [kind for kind in ("train", "val") if find_shards(tmp_path, kind)] == ([split] if split else [])  # pyright: ignore[reportArgumentType]
-    assert found(tmp_path) == (split is not None)
+    assert fits(tmp_path) == (split is not None)
 
 
 def test_without_names_classes_are_numbers_that_sort_as_numbers(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_key_with_a_dot_is_refused_by_the_name_of_its_member(tmp_path: Path, n
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_shard_whose_name_says_both_splits_is_refused(tmp_path: Path, name: str, split) -> None:
     shard(shard(tmp_path, pairs(["0"])), pairs(["0"]), name)
-    assert found(tmp_path)
+    assert fits(tmp_path)
     with pytest.raises(UserError, match=f"both train and val: {name}"):
         scan(tmp_path, split)
 
