@@ -26,7 +26,6 @@ PROBE_SECONDS = 0.1
 JOBS_PER_WORKER = 2
 """Jobs that exist at once for each process."""
 
-
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """File of cgroup v2: "QUOTA PERIOD", in microseconds, or "max PERIOD" for no limit."""
 

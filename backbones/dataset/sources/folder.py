@@ -29,7 +29,7 @@ class Image(NamedTuple):
     length: int
     """In bytes."""
     file_id: tuple[int, int]
-    """Device and inode: the same for a link and what it points to."""
+    """Device and inode: the same for a link and its target."""
     linked: bool
     """Whether it is a symbolic link, or was reached through one."""
 
@@ -158,7 +158,7 @@ def require_links(root: Path, broken: Sequence[str]) -> None:
 
 
 def _list_class(root: str, name: str) -> Listing:
-    folder = os.path.join(root, name)  # noqa: PTH118  # a name that is not UTF-8 stays as it is
+    folder = os.path.join(root, name)  # noqa: PTH118  # keeps the bytes of names that are not UTF-8
     return list_images(folder, f"{name}/", linked=os.path.islink(folder))  # noqa: PTH114
 
 
