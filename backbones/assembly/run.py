@@ -17,7 +17,7 @@ from backbones.data.synthetic import synthetic_index
 from backbones.dataset.index import Index
 from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
-from backbones.layers import set_drop_block_progress
+from backbones.layers import fusion_weights, set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
 from backbones.models.old_names import current_names
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
@@ -110,8 +110,8 @@ def build_run(
     ema = make_ema(recipe, model.to(accelerator.device))
     if recipe.torchcompile:
         model.compile()
-    sgd = create_optimizer(model, recipe.optim, lr=recipe.lr, batch_size=recipe.batch_size, burn_in=burn_in)
-    prepared, optimizer = accelerator.prepare(model, sgd)
+    rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
+    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr, **rule))
     return Run(
         accelerator=accelerator,
         model=prepared,

@@ -14,6 +14,7 @@ from backbones.layers.shortcut import (
     WeightedShortcut,
     WeightsType,
     effective_weights,
+    fusion_weights,
     weighted_sum,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "darknet_uniform_",
     "drop_block_2d",
     "effective_weights",
+    "fusion_weights",
     "input_pyramid",
     "inverse_reorg3d",
     "local_avg_pool2d",

@@ -49,9 +49,6 @@ class WeightedShortcut(nn.Module):
             no gradient for it; or a call has inputs of another number, width or size.
     """
 
-    fusion_weights = ("weight",)
-    """Names of the parameters that darknet updates by a rule of its own, for the trainer."""
-
     def __init__(
         self,
         channels: Sequence[int],
@@ -105,6 +102,12 @@ class WeightedShortcut(nn.Module):
                     f"shortcut input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
                     f"{tuple(inputs[0].shape[2:])}: a shortcut adds maps of one resolution"
                 )
+
+
+def fusion_weights(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """Return the raw fusion weights in ``model``, each with its hold in burn-ins, for darknet's update rule."""
+    shortcuts = [module for module in model.modules() if isinstance(module, WeightedShortcut)]
+    return [(shortcut.weight, shortcut.burnin_update) for shortcut in shortcuts if shortcut.weight is not None]
 
 
 def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = MIN_WEIGHT) -> Tensor:

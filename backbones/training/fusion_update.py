@@ -1,11 +1,14 @@
 """Darknet's update of fusion weights: the momentum is clipped, nothing decays, burn-in may hold them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD
+
+FusionWeight = tuple[nn.Parameter, int]
+"""A fusion weight and its hold: darknet leaves it as it is during this many burn-ins."""
 
 
 class FusionSGD(SGD):
@@ -46,28 +49,22 @@ class FusionSGD(SGD):
 
 
 def fusion_groups(
-    model: nn.Module, *, batch_size: int, burn_in: int = 0, burnin_update: int | None = None
+    weights: Iterable[FusionWeight], *, batch_size: int, burn_in: int = 0, burnin_update: int | None = None
 ) -> list[dict[str, Any]]:
-    """Return the fusion weights of ``model`` as groups for `FusionSGD`, one for each length of the hold.
+    """Return fusion weights as groups for `FusionSGD`, one for each length of the hold.
 
     Args:
-        model: the network. Its shortcuts name their weights (``fusion_weights``) and may ask for a hold
-            (``burnin_update``, in burn-ins).
+        weights: the fusion weights; those that are not trained are left out.
         batch_size: images of a step, over which the gradients are means.
         burn_in: steps of burn-in.
-        burnin_update: one hold for all of them; None follows the shortcuts.
+        burnin_update: one hold for all of them, in burn-ins; None follows the weights.
     """
     by_hold: dict[int, list[nn.Parameter]] = {}
-    for module in model.modules():
-        hold = getattr(module, "burnin_update", 0) if burnin_update is None else burnin_update
-        by_hold.setdefault(hold * burn_in, []).extend(_fusion_parameters(module))
+    for weight, own_hold in weights:
+        if weight.requires_grad:
+            hold = own_hold if burnin_update is None else burnin_update
+            by_hold.setdefault(hold * burn_in, []).append(weight)
     return [
         {"params": parameters, "weight_decay": 0.0, "clip": 1 / batch_size, "held_until": held_until, "updates": 0}
         for held_until, parameters in sorted(by_hold.items())
-        if parameters
     ]
-
-
-def _fusion_parameters(module: nn.Module) -> list[nn.Parameter]:
-    named = (getattr(module, name) for name in getattr(module, "fusion_weights", ()))
-    return [parameter for parameter in named if parameter is not None and parameter.requires_grad]

@@ -1,5 +1,6 @@
 """SGD whose weight decay reaches convolution and classifier weights only, as darknet's does."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -8,26 +9,35 @@ from torch.optim import SGD, Optimizer
 
 from backbones.errors import UserError
 from backbones.recipe import Optim
-from backbones.training.fusion_update import FusionSGD, fusion_groups
+from backbones.training.fusion_update import FusionSGD, FusionWeight, fusion_groups
 
 _STATE = ("params", "updates")
 """Keys of a parameter group that are state, not options: parameter ids and the update count."""
 
 
-def create_optimizer(model: nn.Module, optim: Optim, *, lr: float, batch_size: int = 1, burn_in: int = 0) -> SGD:
+def create_optimizer(
+    model: nn.Module,
+    optim: Optim,
+    *,
+    lr: float,
+    fusion_weights: Iterable[FusionWeight] = (),
+    batch_size: int = 1,
+    burn_in: int = 0,
+) -> SGD:
     """Return SGD over all trainable parameters: with decay, without, and perhaps fusion weights by darknet's rule.
 
     Args:
         model: the network.
         optim: the recipe's options.
         lr: learning rate until a schedule sets another.
-        batch_size: images of a step. This and ``burn_in`` are read by darknet's rule for fusion weights alone.
+        fusion_weights: parameters of the network for darknet's rule, which alone reads this and what follows.
+        batch_size: images of a step.
         burn_in: steps of burn-in.
     """
     fusion = []
     if optim.fusion_update == "darknet":
         hold = optim.burnin_update
-        fusion = fusion_groups(model, batch_size=batch_size, burn_in=burn_in, burnin_update=hold)
+        fusion = fusion_groups(fusion_weights, batch_size=batch_size, burn_in=burn_in, burnin_update=hold)
     known = {id(parameter) for group in fusion for parameter in group["params"]}
     decayed, others = split_parameters(model)
     groups = [

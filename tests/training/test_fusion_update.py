@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbones.layers import ConvNormAct, Maxout, WeightedShortcut, local_avg_pool2d, maxout, reorg3d
+from backbones.layers import ConvNormAct, Maxout, WeightedShortcut, fusion_weights, local_avg_pool2d, maxout, reorg3d
 from backbones.layers.pooling import darknet_max_pool2d
 from backbones.recipe import Optim
 from backbones.training.fusion_update import FusionSGD, fusion_groups
@@ -148,7 +148,9 @@ def optimizer_of(network):
     """Darknet's optimizer for the network."""
     batch, burn_in = int(network.net["batch"]), int(network.net.get("burn_in", 0))
     optim = Optim(momentum=MOMENTUM, weight_decay=DECAY, fusion_update="darknet")
-    return create_optimizer(network, optim, lr=0.1, batch_size=batch, burn_in=burn_in)
+    return create_optimizer(
+        network, optim, lr=0.1, fusion_weights=fusion_weights(network), batch_size=batch, burn_in=burn_in
+    )
 
 
 def schedule_of(net):
@@ -219,8 +221,6 @@ def test_parameters_and_statistics_after_every_step_are_darknets(name):
 class OneWeight(nn.Module):
     """A module with a fusion weight of value 1 and a gradient."""
 
-    fusion_weights = ("weight",)
-
     def __init__(self, gradient):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
@@ -228,7 +228,7 @@ class OneWeight(nn.Module):
 
 
 def darknets(model, *, momentum=0.5, **rule):
-    return FusionSGD(fusion_groups(model, batch_size=4, **rule), lr=0.1, momentum=momentum)
+    return FusionSGD(fusion_groups([(model.weight, 0)], batch_size=4, **rule), lr=0.1, momentum=momentum)
 
 
 def test_the_carried_update_is_clipped_to_one_image_and_the_rest_carries_on():
@@ -269,18 +269,18 @@ def test_a_loaded_state_goes_on_with_the_hold_and_the_momentum():
 
 def test_other_groups_and_closures_work_as_in_sgd():
     ours, torchs, fusion = OneWeight(1.0), OneWeight(1.0), OneWeight(1.0)
-    optimizer = FusionSGD([{"params": [ours.weight]}, *fusion_groups(fusion, batch_size=1)], lr=0.1)
+    optimizer = FusionSGD([{"params": [ours.weight]}, *fusion_groups([(fusion.weight, 0)], batch_size=1)], lr=0.1)
     assert optimizer.step(lambda: 3.0) == 3.0
     torch.optim.SGD([torchs.weight], lr=0.1).step()
     assert ours.weight.item() == torchs.weight.item()
     assert len(optimizer.param_groups) == 2
 
 
-def test_fusion_weights_are_found_by_name_and_only_where_they_are_trained():
+def test_fusion_weights_are_updated_only_where_they_are_trained():
     shortcut = WeightedShortcut((4, 4), weights_type="per_channel", normalization="softmax")
     frozen = WeightedShortcut((4, 4), weights_type="per_feature", normalization="relu").requires_grad_(False)
     model = nn.Sequential(nn.Conv2d(2, 2, 1), shortcut, frozen, WeightedShortcut((4, 4)), Maxout((4, 4)))
-    (group,) = fusion_groups(model, batch_size=1)
+    (group,) = fusion_groups(fusion_weights(model), batch_size=1)
     assert [id(p) for p in group["params"]] == [id(shortcut.weight)]
 
 
@@ -289,9 +289,12 @@ def test_each_shortcut_is_held_as_long_as_it_asks_unless_the_recipe_overrules():
         return WeightedShortcut((2, 2), weights_type="per_feature", burnin_update=hold)
 
     model = nn.Sequential(shortcut(0), shortcut(2), shortcut(0))
-    held = {group["held_until"]: len(group["params"]) for group in fusion_groups(model, batch_size=1, burn_in=100)}
+    held = {
+        group["held_until"]: len(group["params"])
+        for group in fusion_groups(fusion_weights(model), batch_size=1, burn_in=100)
+    }
     assert held == {0: 2, 200: 1}
-    (group,) = fusion_groups(model, batch_size=1, burn_in=100, burnin_update=3)
+    (group,) = fusion_groups(fusion_weights(model), batch_size=1, burn_in=100, burnin_update=3)
     assert (group["held_until"], len(group["params"])) == (300, 3)
 
 
@@ -301,7 +304,9 @@ def test_the_recipe_chooses_the_rule():
     assert type(plain) is torch.optim.SGD
     assert len(plain.param_groups) == 2
     optim = Optim(fusion_update="darknet", burnin_update=2)
-    optimizer = create_optimizer(model, optim, lr=0.1, batch_size=128, burn_in=1000)
+    optimizer = create_optimizer(
+        model, optim, lr=0.1, fusion_weights=fusion_weights(model), batch_size=128, burn_in=1000
+    )
     *_, fusion = optimizer.param_groups
     assert (fusion["clip"], fusion["held_until"], fusion["weight_decay"]) == (1 / 128, 2000, 0.0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 3
