@@ -3,7 +3,6 @@
 python eval.py --ckpt RUN [--data-dir DIR] [--eval-size 288] [--real] [--v2 DIR] [--json FILE]
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,50 +18,52 @@ from backbones.command_line import parse
 from backbones.dataset.index import Index
 from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
-from backbones.errors import UserError, exit_on_user_error, require_folder_for
+from backbones.errors import UserError, exit_on_user_error
+from backbones.files import json_text, require_output_file, write_text
 from backbones.recipe import Interpolation, Protocol, require
+from backbones.terminal import say, write
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate, on what. Everything about the network comes from the checkpoint."""
+    """Checkpoint and images to evaluate. Everything about the network comes from the checkpoint."""
 
     ckpt: str
     """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
     data_dir: str | None = None
-    """Data set with validation images, of any layout; unset: the one that the checkpoint was trained on."""
+    """Data set with validation images, of any layout; unset: the data set of the training."""
     real: bool = False
-    """Judge the validation images by ImageNet-ReaL's labels too."""
+    """Evaluate with the labels of ImageNet-ReaL, too."""
     v2: str | None = None
-    """Folder of ImageNet-V2, with class folders 0, 1, 2, ...: evaluate on it too."""
+    """Folder of ImageNet-V2, with class folders 0, 1, 2, ...: evaluate on it, too."""
     a: str | None = None
-    """Folder of ImageNet-A, with a folder for each of its classes."""
+    """Folder of ImageNet-A, with class folders: evaluate on it, too."""
     r: str | None = None
-    """Folder of ImageNet-R, with a folder for each of its classes."""
+    """Folder of ImageNet-R, with class folders: evaluate on it, too."""
     sketch: str | None = None
-    """Folder of ImageNet-Sketch, with a folder for each class or the folder sketch/ that holds them."""
+    """Folder of ImageNet-Sketch, with class folders or with sketch/ that holds them: evaluate on it, too."""
     eval_size: int | None = None
     """Height and width of the input in pixels; unset: as in the checkpoint."""
     protocol: Protocol | None = None
-    """What is cut out of an image (see preprocess.protocol of the recipe); unset: as in the checkpoint."""
+    """Resize and crop (see preprocess.protocol of the recipe); unset: as in the checkpoint."""
     crop_pct: float | None = None
-    """Centre crop as a share of the resized short side; unset: as in the checkpoint."""
+    """Side of the centre crop / short side of the resized image; unset: as in the checkpoint."""
     interpolation: Interpolation | None = None
     """Filter of the resize; unset: as in the checkpoint."""
     json: str | None = None
     """File to write the figures to."""
     model: str | None = None
-    """Name of the network, for a weights file that does not say (it must agree with one that does)."""
+    """Name of the network, for a weights file that does not name it; any other must have this name."""
     class_order: Literal["darknet", "sorted"] = "darknet"
     """Order of the 1000 classes in a darknet .weights file."""
     ema: bool = True
-    """Evaluate the averaged weights where the checkpoint has them."""
+    """Use the averaged weights where there are any; --no-ema: the last weights."""
     batch_size: int = 64
     """Images per batch of each process."""
     loader: Literal["dali", "reference"] | None = None
-    """Who decodes: NVIDIA DALI or the slow torchvision reference; unset: as in training."""
+    """Image decoder: NVIDIA DALI, or torchvision as a slow reference; unset: as in training."""
     workers: int = 4
     """Decoding threads per process."""
     device: Literal["auto", "cpu"] = "auto"
@@ -72,12 +73,12 @@ class Options:
         for option in ("batch_size", "workers"):
             require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
         require(self.eval_size is None or self.eval_size > 0, "eval_size", self.eval_size, "must be positive")
-        require_folder_for("--json", self.json)
 
 
 def main(argv: Sequence[str]) -> Evaluation:
     """Evaluate as the command line says, print the figures and return those of the checkpoint's own set."""
     options = parse(Options, argv, description=__doc__ or "")
+    require_output_file("--json", options.json)
     trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
     restored = trained.overridden(
         img_size=options.eval_size,
@@ -90,9 +91,9 @@ def main(argv: Sequence[str]) -> Evaluation:
     restored.model.to(accelerator.device)
     figures = {name: measure(options, restored, accelerator, each) for name, each in sets.items()}
     if accelerator.is_main_process:
-        print(report(trained, restored, sets, figures))  # noqa: T201
+        write(report(trained, restored, sets, figures))
         if options.json is not None:
-            Path(options.json).write_text(json.dumps(as_json(restored, sets, figures), indent=2) + "\n")
+            write_text(Path(options.json), json_text(as_json(restored, sets, figures), indent=2) + "\n")
     accelerator.end_training()
     return figures["val"]
 
@@ -113,7 +114,7 @@ def measure(options: Options, restored: Restored, accelerator: Accelerator, imag
 
 
 def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:
-    """Return the sets that the options name, by name; the checkpoint's own ("val") comes first."""
+    """Return the sets of the options by name; the first is the checkpoint's own, "val"."""
     index = validation_images(options, restored)
     sets = {"val": own_set(index)}
     if options.real:
@@ -123,7 +124,7 @@ def validation_sets(options: Options, restored: Restored) -> dict[str, Validatio
 
 
 def validation_images(options: Options, restored: Restored) -> Index:
-    """Return the validation images; their classes must be the ones the network was trained on."""
+    """Return the validation images; UserError where their classes are not those of the network."""
     data_dir = options.data_dir or restored.data_dir
     if data_dir is None:
         raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
@@ -143,17 +144,17 @@ def validation_images(options: Options, restored: Restored) -> Index:
 
 
 def require_same_images(options: Options, restored: Restored, index: Index) -> None:
-    """Refuse a validation set that changed behind our back; one that was named may differ, and is said to."""
+    """Raise UserError where the recorded validation set has changed; print a note where another one was named."""
     if restored.val_fingerprint in (None, index.fingerprint):
         return
     if options.data_dir is None:
         raise UserError(
             f"{restored.data_dir} no longer holds the validation images that the checkpoint was measured on; "
-            "restore them, or name the folder with --data-dir to evaluate on what is there."
+            "restore them, or name the folder with --data-dir to evaluate on the images that are there."
         )
-    print("note        these are not the validation images that the checkpoint was measured on")  # noqa: T201
+    say("note", "these are not the validation images that the checkpoint was measured on")
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with exit_on_user_error(interrupted="nothing was written"):
         main(sys.argv[1:])

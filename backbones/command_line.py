@@ -1,137 +1,316 @@
-"""A frozen dataclass from the command line and a YAML file, strictly: command line > file > default.
+"""A frozen dataclass from the command line and YAML files, strictly: command line > file > default.
 
-jsonargparse does the parsing and the types. Added here: options in timm's spelling (``--batch-size``,
-``--smoothing``, ``--no-channels-last``), the nearest name for an unknown one, and the strict YAML reader.
+jsonargparse parses values and checks types. This module adds options as timm spells them (``--batch-size``,
+``--smoothing``, ``--no-channels-last``), positional words, the nearest name for an unknown option, options of other
+trainers, the strict YAML reader, and contradictions between layers.
 """
 
 import dataclasses
+import json
 import re
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+import sys
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
 
 from backbones import strict_yaml
 from backbones.errors import UserError, did_you_mean
+from backbones.foreign_options import FLAG_HINTS, FOREIGN
+from backbones.recipe import CONTRADICTIONS
 
 T = TypeVar("T")
-Leaves = dict[str, Any]  # dotted option -> its type
-_SHORT = {"-b": "--batch-size", "-j": "--workers", "-o": "--output", "-c": "--config"}
-_NOT_FIELDS = ("config", "help", "print_config")
+Kinds = dict[str, Any]
+"""Dotted option -> its type."""
+
+_SHORT = {"-b": "--batch-size", "-j": "--workers", "-o": "--output", "-c": "--config", "-h": "--help"}
+_FLAGS = ("help", "print_config")
+"""Options of the parser itself that take no value."""
 _NOUNS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
 
 
-def parse(options: type[T], argv: Sequence[str], *, description: str = "", config: Path | None = None) -> T:
-    """Return the dataclass ``options`` filled from ``argv`` over the YAML file over the defaults.
+class _Word(NamedTuple):
+    """One option of the command line with its value."""
 
-    ``config`` is a file that is read before the ones that ``argv`` names with ``--config``. An unknown option,
-    a duplicate key, a wrong type or an unknown choice raises ``UserError`` that names it and the nearest known.
+    option: str
+    """Dotted name; empty for a word without an option."""
+    value: str
+    before: str = ""
+    """Option that the word follows."""
+
+
+class _Layer(NamedTuple):
+    """One source of options: a file, or the command line."""
+
+    values: Mapping[str, Any]
+    """Dotted option -> value."""
+    words: list[str]
+    """The same for jsonargparse."""
+
+
+def parse(
+    options: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str | None = None,
+    description: str = "",
+    config: Path | None = None,
+) -> T:
+    """Return the dataclass ``options`` filled from ``argv`` over YAML files over the defaults.
+
+    A field with ``metadata={"positional": "SRC"}`` may be given as a word without its option. What a file says gives
+    way where a later file or the command line contradicts it (`CONTRADICTIONS`); ``options`` itself refuses other
+    contradictions.
+
+    Args:
+        options: frozen dataclass; its docstrings are the help.
+        argv: words of the command line.
+        prog: command that the usage shows; None: the script.
+        description: text at the head of ``--help``.
+        config: file that is read before those that ``argv`` names with ``--config``.
+
+    Raises:
+        UserError: an unknown option, a duplicate key, a wrong type, an unknown choice or a missing option. The message
+            names it and the nearest name.
     """
-    leaves = dict(_leaves(options))
-    words = [*(["--config", str(config)] if config else []), *_files_first(_words(argv, leaves))]
-    for file in _config_files(words):
-        _check_file(Path(file), options)
-    parser = _parser(options, description)
+    kinds = dict(_list_options(options))
+    usage = _usage(options, prog or f"python {Path(sys.argv[0]).name}")
+    given = _assign_words(list(_read_words(argv, kinds)), options, usage)
+    files = [*([str(config)] if config else []), *(word.value for word in given if word.option == "config")]
+    layers = [_Layer(_flat(_read_file(Path(file), options), kinds), [f"--config={file}"]) for file in files]
+    layers.append(_command_line(given, kinds))
+    if "help" not in layers[-1].values:
+        _require_all(options, layers, usage)
+    words = list(_settle(layers, options))
+    parser = _create_parser(options, description, usage)
     try:
         values = parser.instantiate(parser.parse_args(words))
     except ArgumentError as error:
-        raise UserError(_explained(str(error), leaves)) from None
-    return options(**{f.name: _at_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
+        raise UserError(_explain(str(error), kinds)) from None
+    return options(**{f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
 
 
-class _Help(DefaultHelpFormatter):
-    """Shows options with dashes, as they are typed."""
+class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help with options as they are typed: with dashes."""
 
     def _format_action_invocation(self, action: Any) -> str:
         text = super()._format_action_invocation(action)
         return re.sub(r"--[\w.]+", lambda match: match[0].replace("_", "-"), text)
 
 
-def _parser(options: type, description: str) -> ArgumentParser:
+def _create_parser(options: type, description: str, usage: str) -> ArgumentParser:
     set_loader("strict_yaml", strict_yaml.load, exceptions=(yaml.YAMLError,))
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         allow_abbrev=False,
         parser_mode="strict_yaml",
         exit_on_error=False,
-        description=description,
+        description=description.replace("``", "`").strip(),
         formatter_class=_Help,
-        usage="%(prog)s [options]",
+        usage=usage.removeprefix("usage: ").replace("%", "%%"),
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file that holds any of the options below.")
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options)
     return parser
 
 
-def _leaves(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _usage(options: type, prog: str) -> str:
+    """Return "usage: PROG SRC --out OUT [options]"."""
+    words = []
+    for field in _fields(options):
+        metavar, is_required = field.metadata.get("positional"), _is_required(field)
+        if metavar:
+            words.append(metavar if is_required else f"[{metavar}]")
+        elif is_required:
+            words.append(f"{_dashed(field.name)} {field.name.upper()}")
+    return " ".join(["usage:", prog, *words, "[options]"])
+
+
+def _fields(options: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(options)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _dashed(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _list_options(options: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, type) of every field that is not itself a group."""
     hints = get_type_hints(options)
-    for field in dataclasses.fields(options):
+    for field in _fields(options):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind):
-            yield from _leaves(kind, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+            yield from _list_options(kind, f"{prefix}{field.name}.")  # type: ignore[arg-type]
         else:
             yield prefix + field.name, kind
 
 
-def _words(argv: Sequence[str], leaves: Leaves) -> list[str]:
-    """Spell every option out: ``--no-x`` as ``--x false``, a bare flag as ``--x true``, a leaf with its group."""
-    words: list[str] = []
-    for i, arg in enumerate(argv):
-        name, equals, value = arg.partition("=")
-        name = _SHORT.get(name, name)
-        if not name.startswith("--"):
-            words.append(arg)
+def _read_words(argv: Sequence[str], kinds: Kinds) -> Iterator[_Word]:
+    """Yield each option with its value, and each word without an option."""
+    rest = deque(argv)
+    before = ""
+    while rest:
+        word = rest.popleft()
+        if _is_value(word):
+            yield _Word("", word, before)
             continue
-        option, negated = _full_name(name[2:].replace("-", "_"), leaves)
-        if negated and equals:
-            raise UserError(f"{arg}: {name} takes no value; --{option} takes true or false.")
-        words.append(f"--{option}{equals}{value}")
-        following = argv[i + 1] if i + 1 < len(argv) else "-"
-        if not equals and leaves.get(option) is bool and (negated or following.startswith("-")):
-            words.append("false" if negated else "true")
-    return words
+        name, equals, value = word.partition("=")
+        option, is_negated = _full_name(_SHORT.get(name, name), kinds)
+        if is_negated and equals:
+            raise UserError(f"{word}: {name} takes no value; --{option} takes true or false.")
+        if not equals:
+            value = "false" if is_negated else _take_value(name, option, rest, kinds)
+        yield _Word(option, value)
+        before = option
 
 
-def _full_name(name: str, leaves: Leaves) -> tuple[str, bool]:
-    """Return (dotted option, whether it was negated); a leaf that only one group has needs no group."""
-    if name in leaves or name.partition("+")[0] in _NOT_FIELDS:
-        return name, False
-    if name.startswith("no_") and leaves.get(positive := _full_name(name[3:], leaves)[0]) is bool:
-        return positive, True
-    owners = [leaf for leaf in leaves if leaf.endswith(f".{name}")]
-    return (owners[0] if len(owners) == 1 else name), False
+def _is_value(word: str) -> bool:
+    """Tell a value, which may be a negative number, from an option."""
+    return not word.startswith("-") or re.match(r"-\.?\d|-+$", word) is not None
 
 
-def _files_first(words: list[str]) -> list[str]:
-    """Put the config files before everything else, so that the command line wins wherever they stand."""
-    files: list[str] = []
-    others: list[str] = []
-    for before, word in pairwise(["", *words]):
-        is_file = before == "--config" or word.partition("=")[0] == "--config"
-        (files if is_file else others).append(word)
-    return [*files, *others]
+def _take_value(name: str, option: str, rest: deque[str], kinds: Kinds) -> str:
+    """Return the value that follows an option; a flag takes true or false only, and is true without."""
+    if option in _FLAGS:
+        return ""
+    if kinds.get(option) is bool:
+        return rest.popleft() if rest and rest[0].lower() in ("true", "false") else "true"
+    if not rest or not _is_value(rest[0]):
+        raise UserError(f"{name} needs a value{': ' + _noun(kinds[option]) if option in kinds else ''}.")
+    return rest.popleft()
 
 
-def _at_home(value: Any) -> Any:
+def _full_name(word: str, kinds: Kinds) -> tuple[str, bool]:
+    """Return (dotted option, whether it is negated). An option that only one group has needs no group."""
+    name = word.lstrip("-").replace("-", "_")
+    if option := _find_option(name, kinds):
+        return option, False
+    if name.startswith("no_") and kinds.get(option := _find_option(name[3:], kinds) or "") is bool:
+        return option, True
+    raise UserError(f"unknown option {word}.{_nearest_option(name, kinds)}")
+
+
+def _find_option(name: str, kinds: Kinds) -> str | None:
+    """Return the dotted option that ``name`` means; UserError with the remedy for an option of another trainer."""
+    owners = [option for option in kinds if option.endswith(f".{name}")]
+    if name in kinds or name in ("config", *_FLAGS) or _is_group_or_key(name, kinds):
+        return name
+    if len(owners) == 1:
+        return owners[0]
+    ours, remedy = FOREIGN.get(name, ("", ""))
+    if ours not in kinds:
+        return None
+    if remedy:
+        raise UserError(f"--{name.replace('_', '-')} is an option of other trainers: {remedy}.")
+    return ours
+
+
+def _is_group_or_key(name: str, kinds: Kinds) -> bool:
+    """Tell whether ``name`` is a group of options, or a key of an option that is a mapping."""
+    owner = name.partition(".")[0]
+    is_key = "." in name and get_origin(kinds.get(owner)) is dict
+    return is_key or any(option.startswith(f"{name}.") for option in kinds)
+
+
+def _assign_words(given: list[_Word], options: type, usage: str) -> list[_Word]:
+    """Give each word without an option to the next positional field."""
+    names = {word.option for word in given}
+    free = deque(f.name for f in _fields(options) if "positional" in f.metadata and f.name not in names)
+    assigned = []
+    for word in given:
+        if not word.option and not free:
+            raise UserError(f"unexpected word {word.value!r}{_about_option(word.before, options)}.\n{usage}")
+        assigned.append(word if word.option else word._replace(option=free.popleft()))
+    return assigned
+
+
+def _about_option(option: str, options: type) -> str:
+    """Say what the option before an unexpected word takes."""
+    kind = dict(_list_options(options)).get(option)
+    if kind is None:
+        return ""
+    return f": {_dashed(option.rpartition('.')[2])} takes {_noun(kind)}{FLAG_HINTS.get(option, '')}"
+
+
+def _command_line(given: list[_Word], kinds: Kinds) -> _Layer:
+    values: dict[str, Any] = {}
+    words = []
+    for option, value, _ in given:
+        if option != "config":
+            words.append(f"--{option}={value}" if value or option not in _FLAGS else f"--{option}")
+            values |= _flat({option: _plain_value(value)}, kinds)
+    return _Layer(values, words)
+
+
+def _plain_value(text: str) -> Any:
+    """Return the value that a word has in YAML; a wrong one is refused later, by its type."""
+    try:
+        return strict_yaml.load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _flat(values: Mapping[str, Any], kinds: Kinds, prefix: str = "") -> dict[str, Any]:
+    """Return nested options as {dotted option: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, kinds, f"{name}.") if isinstance(value, dict) and name not in kinds else {name: value}
+    return flat
+
+
+def _require_all(options: type, layers: Sequence[_Layer], usage: str) -> None:
+    """Raise UserError where a field without a default is given nowhere."""
+    for field in _fields(options):
+        if _is_required(field) and not any(field.name in layer.values for layer in layers):
+            name = field.metadata.get("positional") or _dashed(field.name)
+            raise UserError(f"{name} is missing.\n{usage}")
+
+
+def _settle(layers: Sequence[_Layer], options: type) -> Iterator[str]:
+    """Yield the words of all layers; before each layer, what it contradicts below is put at its default."""
+    below: dict[str, Any] = {}
+    for layer in layers:
+        for option in [option for option in below if _gives_way(option, below[option], layer.values)]:
+            del below[option]
+            yield f"--{option}={_default(option, options)}"
+        yield from layer.words
+        below |= layer.values
+
+
+def _gives_way(option: str, value: Any, above: Mapping[str, Any]) -> bool:
+    """Tell whether a value from below is contradicted by the values ``above``, which do not give the option."""
+    rows = [row for row in CONTRADICTIONS if row.option in above and f"{option}.".startswith(f"{row.loser}.")]
+    return option not in above and any(row.clash(above[row.option], value) for row in rows)
+
+
+def _default(option: str, options: type) -> str:
+    """Return the default of a dotted option as it is written on the command line."""
+    value: Any = options()
+    for name in option.split("."):
+        value = getattr(value, name)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _expand_home(value: Any) -> Any:
     """Return a path below ~ in full: the shell leaves it in YAML and behind an equals sign."""
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
-def _config_files(words: list[str]) -> Iterator[str]:
-    for word, following in pairwise([*words, ""]):
-        name, equals, value = word.partition("=")
-        if name == "--config":
-            yield value if equals else following
+def _read_file(file: Path, options: type) -> dict[str, Any]:
+    """Return the options of a config file.
 
-
-def _check_file(file: Path, options: type) -> None:
-    """Refuse a config file that is missing, not a mapping, repeats a key or holds one we do not know."""
+    Raises UserError where the file is missing, is not a mapping, repeats a key or has an unknown key.
+    """
     if not file.is_file():
         raise UserError(f"--config {file}: there is no such file.")
     try:
@@ -143,6 +322,7 @@ def _check_file(file: Path, options: type) -> None:
     except UnicodeDecodeError:
         raise UserError(f"--config {file} is not a text file.") from None
     _check_keys(values, options, str(file))
+    return values
 
 
 def _check_keys(values: Any, options: type, where: str) -> None:
@@ -151,39 +331,35 @@ def _check_keys(values: Any, options: type, where: str) -> None:
     hints = get_type_hints(options)
     for key, value in values.items():
         if key not in hints:
-            raise UserError(
-                f"{where}: unknown option {key!r}.{_home(str(key), options) or did_you_mean(str(key), hints)}"
-            )
+            remedy = _name_group(str(key), options) or did_you_mean(str(key), hints)
+            raise UserError(f"{where}: unknown option {key!r}.{remedy}")
         if dataclasses.is_dataclass(hints[key]):
-            _check_keys(value, hints[key], f"{where}: {key}")
+            _check_keys(value, hints[key], f"{where}: {key}")  # type: ignore[arg-type]
         elif isinstance(value, str) and not _takes_text(hints[key]):
             raise UserError(f"{where}: {key}={value} is not valid: it must be {_noun(hints[key])}.")
 
 
-def _home(key: str, options: type) -> str:
-    """Say which group an option belongs to, where it stands outside of it."""
-    homes = [leaf.rpartition(".")[0] for leaf, _ in _leaves(options) if leaf.endswith(f".{key}")]
-    return f" It belongs to the group {homes[0]}: write `{homes[0]}:` and, indented, `{key}:`." if homes else ""
+def _name_group(key: str, options: type) -> str:
+    """Name the group that an option belongs to."""
+    groups = [option.rpartition(".")[0] for option, _ in _list_options(options) if option.endswith(f".{key}")]
+    return f" It belongs to the group {groups[0]}: write `{groups[0]}:` and, indented, `{key}:`." if groups else ""
 
 
-def _explained(message: str, leaves: Leaves) -> str:
-    """Put jsonargparse's message into one line that names the option and what it takes."""
-    if match := re.search(r"unrecognized arguments: (\S+)", message):
-        return f"unknown option {match[1].replace('_', '-')}.{_nearest_option(match[1], leaves)}"
+def _explain(message: str, kinds: Kinds) -> str:
+    """Turn jsonargparse's message into one line that names the option and what it takes."""
     key = re.search(r'Parser key "([\w.]+)"', message)
     got = re.findall(r"(?:Got|Given) value: (.*)", message)
-    if key and got and key[1] in leaves:
-        value, kind = got[-1], leaves[key[1]]
+    if key and got and key[1] in kinds:
+        value, kind = got[-1], kinds[key[1]]
         literals = [part for part in _alternatives(kind) if get_origin(part) is Literal]
         choices = [str(choice) for part in literals for choice in get_args(part)]
         return f"{key[1]}={value} is not valid: it must be {_noun(kind)}.{did_you_mean(value, choices)}"
     return " ".join(message.split())
 
 
-def _nearest_option(word: str, leaves: Leaves) -> str:
-    names = {leaf.rpartition(".")[2]: leaf for leaf in leaves} | {leaf: leaf for leaf in leaves}
-    text = did_you_mean(word.lstrip("-").partition("=")[0], names)
-    return re.sub(r"[\w.]+(?=[,?])", lambda match: "--" + match[0].replace("_", "-"), text)
+def _nearest_option(word: str, kinds: Kinds) -> str:
+    names = {option.rpartition(".")[2] for option in kinds} | set(kinds)
+    return re.sub(r"[\w.]+(?=[,?])", lambda match: _dashed(match[0]), did_you_mean(word, sorted(names)))
 
 
 def _takes_text(kind: Any) -> bool:

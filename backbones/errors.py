@@ -1,41 +1,54 @@
-"""The one exception that is meant for the user: it names the culprit and the remedy, and needs no traceback."""
+"""The exception whose message is for the user: it names the culprit and the remedy, and needs no traceback."""
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+WRONG_WORDS = 2
+"""Exit status of an error that the user can correct."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+MIN_LIKENESS = 0.65
+"""Likeness of two names (0 to 1) from which on one is suggested for the other."""
+
 
 class UserError(Exception):
-    """Something the user can mend: a missing folder, an unknown name, a checkpoint of another network."""
+    """Something that the user can correct: a missing folder, an unknown name, a checkpoint of another network."""
+
+    status = WRONG_WORDS
+    """Exit status of the process."""
 
 
 @contextmanager
-def exit_on_user_error(status: int = 2) -> Iterator[None]:
-    """Print a ``UserError`` as one message without a traceback and exit with ``status``; with 130 after Ctrl-C."""
+def exit_on_user_error(
+    *, interrupted: str = "a run goes on from its last checkpoint with --resume RUN"
+) -> Iterator[None]:
+    """Print a ``UserError`` as one message without a traceback and exit with its status; with 130 after Ctrl-C.
+
+    Characters that stdout cannot encode are escaped.
+
+    Args:
+        interrupted: what to do after Ctrl-C, for the user.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(status)
+        sys.exit(error.status)
     except KeyboardInterrupt:
-        print("interrupted: a run goes on from its last checkpoint with --resume RUN", file=sys.stderr)  # noqa: T201
+        print(f"interrupted: {interrupted}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
 
 
-def require_folder_for(option: str, file: str | None) -> None:
-    """Refuse an output file whose folder does not exist, before any work is done for it."""
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise UserError(f"{option} {file}: there is no folder {Path(file).parent}.")
-
-
 def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:
-    """Return ``" Did you mean a, b?"`` for the known names nearest to ``name``, or ``""`` when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+    """Return ``" Did you mean a, b?"`` for the known names nearest to ``name``, or ``""`` where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=n, cutoff=MIN_LIKENESS)
     return f" Did you mean {', '.join(near)}?" if near else ""

@@ -1,22 +1,26 @@
 """The Recipe: every choice of a training run, as frozen dataclasses with a docstring under each field.
 
 Values come from the command line, else from the YAML file, else from the defaults below, which are
-darknet's for ImageNet. Nothing here imports torch, and no layer ever sees a Recipe: values travel by argument.
+darknet's for ImageNet. Nothing here imports torch, and no layer sees a Recipe: values are passed as arguments.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from backbones.errors import UserError
-
-DEFAULT_EPOCHS = 120
-"""Length of a run that says neither epochs nor steps."""
 
 Interpolation = Literal["bilinear", "bicubic"]
 Protocol = Literal["darknet", "timm", "full"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LoaderName = Literal["dali", "reference", "synthetic"]
+
+DEFAULT_EPOCHS = 120
+"""Length of a run in passes over the training set where neither epochs nor steps is given."""
+
+MAX_BURN_IN_STEPS = 1000
+"""Burn-in of a long run where none is given, as in darknet's cfg files."""
 
 
 def require(condition: bool, option: str, value: object, rule: str) -> None:  # noqa: FBT001
@@ -27,51 +31,52 @@ def require(condition: bool, option: str, value: object, rule: str) -> None:  # 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes a network input; stored in the checkpoint, so that evaluation repeats it."""
+    """How an image becomes the input of the network; part of the checkpoint, so that evaluation does the same."""
 
     protocol: Protocol = "darknet"
-    """What evaluation cuts. darknet: short side to img_size, corners aligned, no antialiasing, then the centre.
-    timm: the same with half-pixel centres and antialiasing, as torchvision does it. full: the whole image, squashed
+    """Resize and crop in evaluation. darknet: short side to img_size with aligned corners and no antialiasing, then the
+    centre. timm: the same with half-pixel centres and antialiasing, as in torchvision. full: the whole image, resized
     to a square."""
     crop_pct: float = 1.0
-    """Centre crop as a share of the resized short side: the short side becomes img_size / crop_pct pixels."""
+    """Side of the centre crop / short side of the resized image: the short side becomes img_size / crop_pct pixels."""
     interpolation: Interpolation = "bilinear"
-    """Filter of every resize, with antialiasing; the darknet protocol and augmentation are always bilinear."""
+    """Filter of every resize, with antialiasing. The darknet protocol and augmentation are always bilinear."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Subtracted from RGB in [0, 1]. darknet subtracts nothing."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divides RGB after the mean is subtracted."""
+    """Divisor of RGB after the mean is subtracted."""
 
     def __post_init__(self) -> None:
-        require(0 < self.crop_pct <= 1, "preprocess.crop_pct", self.crop_pct, "must lie in (0, 1]")
-        require(min(self.std) > 0, "preprocess.std", self.std, "must be positive")
-        option = "preprocess.interpolation"
+        group = "preprocess"
+        require(0 < self.crop_pct <= 1, f"{group}.crop_pct", self.crop_pct, "must lie in (0, 1]")
+        require(min(self.std) > 0, f"{group}.std", self.std, "must be positive")
         fits = self.protocol != "darknet" or self.interpolation == "bilinear"
-        require(fits, option, self.interpolation, "needs preprocess.protocol=timm or full: darknet's is bilinear")
+        rule = "needs preprocess.protocol=timm or full: darknet's is bilinear"
+        require(fits, f"{group}.interpolation", self.interpolation, rule)
         fits = self.protocol != "full" or self.crop_pct == 1
-        require(fits, "preprocess.crop_pct", self.crop_pct, "must be 1 with preprocess.protocol=full: nothing is cut")
+        require(fits, f"{group}.crop_pct", self.crop_pct, "must be 1 with preprocess.protocol=full: nothing is cut")
 
 
 @dataclass(frozen=True)
 class DarknetAugment:
-    """darknet's warp (scale, aspect, rotation and place as one affine map, black borders) and HSV shift."""
+    """darknet's warp (scale, aspect, rotation and shift as one affine map, black borders) and its change of colours."""
 
     min_crop: int = 128
-    """Smallest length in pixels to which the image's short side is scaled; below img_size there are black borders."""
+    """Smallest length in pixels to which the short side is scaled; below img_size the image gets black borders."""
     max_crop: int = 448
-    """Largest length in pixels to which the image's short side is scaled."""
+    """Largest length in pixels to which the short side is scaled."""
     aspect: float = 0.75
-    """Width / height is stretched by a factor between aspect and 1, or by its reciprocal."""
+    """Width / height is multiplied by a factor between aspect and 1, or divided by it."""
     angle: float = 7.0
-    """Largest rotation in degrees, to either side."""
+    """Largest rotation in degrees, in both directions."""
     hue: float = 0.1
-    """Largest shift of the hue, as a share of the circle, to either side."""
+    """Largest shift of the hue in both directions; 1 is the whole colour circle."""
     saturation: float = 0.75
-    """Saturation is multiplied by a factor between saturation and 1, or by its reciprocal."""
+    """Saturation is multiplied by a factor between saturation and 1, or divided by it."""
     exposure: float = 0.75
-    """Brightness is multiplied by a factor between exposure and 1, or by its reciprocal."""
+    """Brightness is multiplied by a factor between exposure and 1, or divided by it."""
     hsv: Literal["matrix", "exact"] = "matrix"
-    """How colours shift: by one colour matrix for each image, or in HSV as darknet does, which costs more."""
+    """Change of colours. matrix: one colour matrix for each image. exact: in HSV as in darknet, which takes longer."""
 
     def __post_init__(self) -> None:
         group = "augment.darknet"
@@ -88,17 +93,17 @@ class InceptionAugment:
     """Random resized crop, and what is often added to it."""
 
     scale: tuple[float, float] = (0.33, 1.0)
-    """Smallest and largest share of the image's area that the crop covers."""
+    """Smallest and largest area of the crop / area of the image."""
     ratio: tuple[float, float] = (0.75, 1.3333333333333333)
     """Smallest and largest width / height of the crop before it is resized to a square."""
     color_jitter: float = 0.0
     """Brightness, contrast and saturation are each multiplied by a factor in [1 - color_jitter, 1 + color_jitter]."""
     auto: Literal["none", "randaugment", "trivialaugment"] = "none"
-    """Operations drawn from a fixed list: two of one strength (RandAugment) or one of any strength (TrivialAugment)."""
+    """Random operations. randaugment: two of the same strength. trivialaugment: one of random strength."""
     magnitude: int = 9
     """Strength of RandAugment's operations, 0 to 30."""
     erasing: float = 0.0
-    """Probability of painting a random rectangle in the mean colour (random erasing)."""
+    """Probability that a random rectangle gets the mean colour (random erasing)."""
 
     def __post_init__(self) -> None:
         group = "augment.inception"
@@ -113,16 +118,16 @@ class InceptionAugment:
 
 @dataclass(frozen=True)
 class Augment:
-    """What happens to a training image before it is mixed with others."""
+    """Random changes of a training image before images are mixed."""
 
     augmentation: Literal["darknet", "inception"] = "darknet"
-    """darknet's warp and HSV shift, or the random resized crop of most other trainers."""
+    """darknet's warp and change of colours, or the random resized crop of most other trainers."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
     darknet: DarknetAugment = field(default_factory=DarknetAugment)
-    """Ranges of augmentation=darknet."""
+    """Options of augmentation=darknet."""
     inception: InceptionAugment = field(default_factory=InceptionAugment)
-    """Ranges of augmentation=inception."""
+    """Options of augmentation=inception."""
 
     def __post_init__(self) -> None:
         require(0 <= self.hflip <= 1, "augment.hflip", self.hflip, "must lie in [0, 1]")
@@ -132,7 +137,7 @@ class Augment:
             named = ", ".join(f"{option}={value!r}" for option, (_, value) in unused.items())
             raise UserError(
                 f"{named}: without effect, since augmentation={self.augmentation}.\n"
-                f"Choose --augmentation {other}, or set what is named to its default."
+                f"Choose --augmentation {other}, or leave these options at their defaults."
             )
 
 
@@ -141,18 +146,18 @@ class Mixing:
     """Images and labels of a batch mixed with each other (darknet's mosaic=1 cutmix=1)."""
 
     mosaic: bool = True
-    """Cut images into four quadrants taken from four images."""
+    """Make an image of four quadrants from four images."""
     cutmix: bool = True
     """Paste a rectangle of one image into another."""
     mixup: bool = False
     """Average two images."""
     prob: float = 0.5
-    """Share of groups that are mixed; each kind of mixing that is on takes the same part of them."""
+    """Share of groups of images that are mixed; mosaic, cutmix and mixup, where they are on, each get an equal part."""
     sampling: Literal["group", "batch"] = "group"
-    """Who shares a decision: darknet's groups of four consecutive images (kind and place are drawn per image), or all
-    images of the step (timm's batch mode: kind and place are drawn once)."""
+    """Images that are mixed, or not, together. group: four consecutive images, as in darknet; each image has its own
+    kind and place. batch: all images of a step, as in timm's batch mode, with one kind and place."""
     blur: int = 0
-    """Side in pixels (odd) of the Gaussian blur of every fourth image, on average; 0: none. darknet's blur=1 is 15."""
+    """Side in pixels (odd) of the Gaussian blur of a quarter of the images; 0: none. darknet's blur=1 is 15."""
     smoothing: float = 0.1
     """Label smoothing eps: 1 - eps for the label, eps / (classes - 1) for every other class."""
 
@@ -165,38 +170,39 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Loading:
-    """How files become batches, and what a bad one does. Only bad_images changes what is trained on."""
+    """Reading and decoding of files, and the treatment of bad ones. Only bad_images changes the training itself."""
 
     bad_images: Literal["stop", "skip"] = "stop"
-    """A training image that cannot be decoded: stop with its path, or put the next good image of its class in its
-    place. Validation always stops."""
+    """Treatment of a training image that cannot be decoded. stop: end the run with its path. skip: take the next good
+    image of its class. A bad validation image always ends the run."""
     bad_images_limit: float = 1e-4
-    """With bad_images=skip: the share of replaced images above which the run stops."""
+    """Share of replaced images above which a run with bad_images=skip ends."""
     read_threads: int = 4
-    """Threads of this process that read files; more help where each read is slow, as on network drives."""
+    """Threads of each process that read files. More threads help where a read is slow, as on network drives."""
     prefetch: int = 2
-    """Batches read ahead, and batches decoded ahead."""
+    """Batches that are read in advance, and batches that are decoded in advance."""
     hw_decoder_load: float = 0.65
-    """Share of the JPEG files given to the GPU's hardware decoder, where it has one."""
+    """Share of the JPEG files for the GPU's hardware decoder, where it has one."""
     preallocate: tuple[int, int] = (5980, 6430)
-    """Width and height in pixels for which GPU decoding memory is set aside at the start (ImageNet's largest), so that
-    it does not run out in the middle; [0, 0]: as images need it."""
+    """Width and height in pixels of the largest image (here ImageNet's) for which GPU decoding memory is reserved at
+    the start, so that it does not run out later; [0, 0]: reserve nothing."""
 
     def __post_init__(self) -> None:
+        group = "loading"
         require(
-            0 <= self.bad_images_limit <= 1, "loading.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]"
+            0 <= self.bad_images_limit <= 1, f"{group}.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]"
         )
-        require(0 <= self.hw_decoder_load <= 1, "loading.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
-        require(min(self.preallocate) >= 0, "loading.preallocate", self.preallocate, "must not be negative")
+        require(0 <= self.hw_decoder_load <= 1, f"{group}.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
+        require(min(self.preallocate) >= 0, f"{group}.preallocate", self.preallocate, "must not be negative")
         is_used = self.bad_images == "skip" or self.bad_images_limit == Loading.bad_images_limit
-        require(is_used, "loading.bad_images_limit", self.bad_images_limit, "needs --bad-images skip")
+        require(is_used, f"{group}.bad_images_limit", self.bad_images_limit, "needs --bad-images skip")
         for option in ("read_threads", "prefetch"):
-            require(getattr(self, option) > 0, f"loading.{option}", getattr(self, option), "must be positive")
+            require(getattr(self, option) > 0, f"{group}.{option}", getattr(self, option), "must be positive")
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Size of the data set that --loader synthetic makes up."""
+    """Size of the random data set of --loader synthetic."""
 
     classes: int = 1000
     """Number of classes."""
@@ -212,44 +218,40 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Optim:
-    """SGD and its poly schedule, as darknet's [net] section has them."""
+    """SGD and its poly schedule, with the options of darknet's [net] section."""
 
     momentum: float = 0.9
     """Momentum of SGD (not Nesterov)."""
     weight_decay: float = 5e-4
-    """L2 decay of convolution and classifier weights; biases, norms and fusion weights have none."""
+    """L2 decay of the weights of convolutions and of the classifier; biases, norms and fusion weights have none."""
     power: float = 4.0
     """Exponent of the poly decay and of the burn-in."""
     burn_in: int | None = None
-    """Steps of burn-in; unset: 1000, or a tenth of the run where that is less."""
+    """Steps of burn-in; unset: 1000, or a tenth of a run of fewer than 10,000 steps."""
     clip_grad: float | None = None
-    """Clip the global gradient norm to this value; unset: no clipping."""
+    """Largest global norm of the gradient; unset: no clipping."""
     bn_momentum: float = 0.01
-    """BatchNorm momentum. 0.01 is darknet's; a run of a few hundred steps needs 0.1."""
+    """Momentum of BatchNorm. 0.01 is darknet's; a run of a few hundred steps needs 0.1."""
     fusion_update: Literal["sgd", "darknet"] = "sgd"
-    """How fusion weights move: as everything else, or as in darknet, momentum clipped to 1 / batch_size."""
+    """Update of fusion weights. sgd: as every other weight. darknet: with the momentum clipped to 1 / batch_size."""
     burnin_update: int | None = None
-    """With fusion_update darknet: hold the fusion weights for this many burn-ins; unset: as the network says."""
+    """Number of burn-ins during which fusion weights do not change; unset: as the network says. Needs
+    fusion_update=darknet."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "must lie in [0, 1)")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative")
-        require(self.power > 0, "optim.power", self.power, "must be positive")
-        require(self.burn_in is None or self.burn_in >= 0, "optim.burn_in", self.burn_in, "must not be negative")
-        require(
-            self.clip_grad is None or self.clip_grad > 0,
-            "optim.clip_grad",
-            self.clip_grad,
-            "must be positive",
-        )
-        require(0 < self.bn_momentum <= 1, "optim.bn_momentum", self.bn_momentum, "must lie in (0, 1]")
-        self._require_hold()
-
-    def _require_hold(self) -> None:
-        option, hold = "optim.burnin_update", self.burnin_update
-        require(hold is None or hold >= 0, option, hold, "must not be negative")
-        is_darknet = self.fusion_update == "darknet"
-        require(not hold or is_darknet, option, hold, "is part of darknet's rule: set optim.fusion_update=darknet")
+        group = "optim"
+        require(0 <= self.momentum < 1, f"{group}.momentum", self.momentum, "must lie in [0, 1)")
+        require(self.weight_decay >= 0, f"{group}.weight_decay", self.weight_decay, "must not be negative")
+        require(self.power > 0, f"{group}.power", self.power, "must be positive")
+        require(0 < self.bn_momentum <= 1, f"{group}.bn_momentum", self.bn_momentum, "must lie in (0, 1]")
+        require(self.clip_grad is None or self.clip_grad > 0, f"{group}.clip_grad", self.clip_grad, "must be positive")
+        for option in ("burn_in", "burnin_update"):
+            require(
+                (getattr(self, option) or 0) >= 0, f"{group}.{option}", getattr(self, option), "must not be negative"
+            )
+        fits = not self.burnin_update or self.fusion_update == "darknet"
+        rule = "is part of darknet's rule: set optim.fusion_update=darknet"
+        require(fits, f"{group}.burnin_update", self.burnin_update, rule)
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class Ema:
     """Exponential moving average of the weights (timm's ModelEmaV3)."""
 
     decay: float = 0.9998
-    """Share of the old average kept in each step."""
+    """Share of the old average that each step keeps."""
     warmup: bool = True
     """Let the decay grow from 0 during the first steps."""
 
@@ -267,14 +269,14 @@ class Ema:
 
 @dataclass(frozen=True)
 class Log:
-    """What is reported, and where."""
+    """Logging of figures."""
 
     interval: int = 50
-    """Steps between two log rows (the only steps at which the device is waited for)."""
+    """Steps between two log rows. Only at these steps does the program wait for the device."""
     wandb_project: str = "backbones"
     """W&B project."""
     wandb_mode: Literal["online", "offline"] | None = None
-    """Unset: what the environment variable WANDB_MODE says, else online."""
+    """Mode of W&B; unset: the environment variable WANDB_MODE, or online."""
 
     def __post_init__(self) -> None:
         require(self.interval > 0, "log.interval", self.interval, "must be positive")
@@ -282,40 +284,40 @@ class Log:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. The resolved recipe is written to the run folder and can be run again as it is."""
+    """One training run. The run folder holds its complete recipe, which can be run again as it is."""
 
     model: str = "csresnext50_ws_mi2"
-    """Name of the network: one of ours or any timm model."""
+    """Name of the network: one of ours, any timm model, or a darknet .cfg file."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network, such as {act: leaky}."""
     data_dir: str | None = None
-    """Training and validation images: class folders, the official archives, shards, or what `prepare` wrote."""
+    """Training and validation images: class folders, the official archives, shards, or the output of `prepare`."""
     output: str | None = None
-    """Run folder; must not be in use. Unset: runs/DATE-TIME-MODEL."""
+    """Run folder, new or empty; unset: runs/DATE-TIME-MODEL."""
     resume: str | None = None
-    """Run folder or checkpoint to go on from, with its own recipe unless options say otherwise."""
+    """Run folder or checkpoint of a run to continue, with its recipe where the command line does not differ."""
     batch_size: int = 128
     """Images per optimizer step, over all processes and accumulation steps together."""
     grad_accum_steps: int = 1
-    """Micro-batches that a step's gradient is summed over (darknet's subdivisions)."""
+    """Micro-batches per step whose gradients are summed (darknet's subdivisions)."""
     epochs: int | None = None
-    """Length of the run in passes over the training set; 120 when neither epochs nor steps is given."""
+    """Length of the run in passes over the training set; 120 where neither epochs nor steps is given."""
     steps: int | None = None
     """Length of the run in optimizer steps, in place of epochs."""
     lr: float = 0.1
     """Learning rate at the end of burn-in, for the whole batch_size; never scaled by the number of GPUs."""
     seed: int = 0
-    """Fixes the initial weights, the order of images, their augmentation and the mixing."""
+    """Seed of the initial weights, the order of images, their augmentation and the mixing."""
     img_size: int = 256
     """Height and width of the network input in pixels."""
     loader: LoaderName = "dali"
-    """Who decodes: NVIDIA DALI, the slow torchvision reference, or synthetic images without a data set."""
+    """Image decoder: NVIDIA DALI, torchvision as a slow reference, or random images without a data set (synthetic)."""
     workers: int = 4
     """Decoding threads per process."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: a GPU where there is one."""
     precision: Precision = "auto"
-    """auto: what accelerate launch was told (its --mixed_precision)."""
+    """Number format of the computation. auto: --mixed_precision of accelerate launch."""
     channels_last: bool = True
     """Keep activations in NHWC memory order."""
     torchcompile: bool = False
@@ -325,25 +327,25 @@ class Recipe:
     model_ema: bool = False
     """Keep, evaluate and save an exponential moving average of the weights."""
     log_wandb: bool = False
-    """Mirror every logged row to Weights & Biases; the files in the run folder are always written."""
+    """Send every logged row to Weights & Biases, too; the run folder always has all rows."""
     val_interval: int = 1
     """Epochs between two validations (and checkpoints); the last epoch always has one."""
     preprocess: Preprocess = field(default_factory=Preprocess)
-    """How an image becomes a network input."""
+    """Input of the network."""
     augment: Augment = field(default_factory=Augment)
-    """What happens to a training image."""
+    """Random changes of a training image."""
     mixing: Mixing = field(default_factory=Mixing)
     """Mosaic, cutmix, mixup, blur and label smoothing."""
     loading: Loading = field(default_factory=Loading)
-    """How files become batches, and what a bad one does."""
+    """Reading and decoding of files."""
     synthetic: Synthetic = field(default_factory=Synthetic)
-    """What --loader synthetic makes up."""
+    """Data set of --loader synthetic."""
     optim: Optim = field(default_factory=Optim)
     """SGD and its schedule."""
     ema: Ema = field(default_factory=Ema)
-    """The moving average that model_ema switches on."""
+    """Moving average of model_ema."""
     log: Log = field(default_factory=Log)
-    """What is reported, and where."""
+    """Logging of figures."""
 
     def __post_init__(self) -> None:
         for option in ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval"):
@@ -372,32 +374,28 @@ def run_length(recipe: Recipe, steps_per_epoch: int) -> int:
 
 
 def micro_batch(recipe: Recipe, processes: int) -> int:
-    """Return the images of one forward pass of one process: what BatchNorm sees."""
+    """Return the number of images in one forward pass of one process, over which BatchNorm averages."""
     return recipe.batch_size // (processes * recipe.grad_accum_steps)
 
 
 def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
-    """Return the steps of burn-in; a burn-in that would never end is an error."""
-    if recipe.optim.burn_in is None:
-        return min(1000, total_steps // 10)
-    require(
-        recipe.optim.burn_in < total_steps,
-        "optim.burn_in",
-        recipe.optim.burn_in,
-        f"must be smaller than the run's {total_steps} steps",
-    )
-    return recipe.optim.burn_in
+    """Return the steps of burn-in; UserError where it is as long as the run."""
+    steps = recipe.optim.burn_in
+    if steps is None:
+        return min(MAX_BURN_IN_STEPS, total_steps // 10)
+    require(steps < total_steps, "optim.burn_in", steps, f"must be smaller than the run's {total_steps} steps")
+    return steps
 
 
 def resolve(recipe: Recipe, *, precision: Precision, steps_per_epoch: int) -> Recipe:
-    """Return the recipe with everything decided that it left open: precision, length and burn-in."""
+    """Return the recipe with definite precision, length and burn-in."""
     epochs = recipe.epochs if recipe.steps else recipe.epochs or DEFAULT_EPOCHS
     burn_in = burn_in_steps(recipe, run_length(recipe, steps_per_epoch))
     return replace(recipe, precision=precision, epochs=epochs, optim=replace(recipe.optim, burn_in=burn_in))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return {dotted option: (old, new)} for every value in which two recipes differ."""
+    """Return {dotted option: (old value, new value)} where two recipes differ."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in old.keys() | new.keys():
         before, after = old.get(key), new.get(key)
@@ -409,7 +407,45 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
 
 
 def _plain(value: Any) -> Any:
-    """Turn tuples into lists, all the way down: YAML has no tuple."""
+    """Turn tuples at any depth into lists: YAML has no tuple."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+class Contradiction(NamedTuple):
+    """An option whose value makes another option meaningless."""
+
+    option: str
+    loser: str
+    """Option, or group of options, that takes its default where a config file gives it and the command line gives
+    ``option``."""
+    clash: Callable[[Any, Any], bool]
+    """Whether the value of ``option`` contradicts the value of ``loser``."""
+
+
+def _chooses(choice: str) -> Callable[[Any, Any], bool]:
+    return lambda value, _: value == choice
+
+
+def _is_set(value: Any, _: Any) -> bool:
+    return value is not None
+
+
+def _is_too_short(steps: Any, burn_in: Any) -> bool:
+    return isinstance(steps, int) and isinstance(burn_in, int) and steps <= burn_in
+
+
+CONTRADICTIONS = (
+    Contradiction("steps", "epochs", _is_set),
+    Contradiction("epochs", "steps", _is_set),
+    Contradiction("steps", "optim.burn_in", _is_too_short),
+    Contradiction("augment.augmentation", "augment.darknet", _chooses("inception")),
+    Contradiction("augment.augmentation", "augment.inception", _chooses("darknet")),
+    Contradiction("preprocess.protocol", "preprocess.interpolation", _chooses("darknet")),
+    Contradiction("preprocess.protocol", "preprocess.crop_pct", _chooses("full")),
+    Contradiction("loading.bad_images", "loading.bad_images_limit", _chooses("stop")),
+    Contradiction("optim.fusion_update", "optim.burnin_update", _chooses("sgd")),
+)
+"""What gives way when layers of options are joined: the command line over a file, and a file over an earlier one. An
+option that only one choice uses is no contradiction of that choice: it stays an error that names what to add."""

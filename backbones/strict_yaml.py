@@ -16,7 +16,7 @@ _SCALARS = {
 
 
 def load(text: str) -> Any:
-    """Return the value of a YAML document; raise ``yaml.YAMLError`` with the line of what is wrong."""
+    """Return the value of a YAML document; raise ``yaml.YAMLError`` with the line of the mistake."""
     return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
 
 
@@ -26,7 +26,7 @@ class _StrictLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own protocol)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001
-        """Build a dictionary, refusing a key that stands twice."""
+        """Build a dictionary; raise MarkedYAMLError where a key occurs twice."""
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

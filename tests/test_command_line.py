@@ -1,10 +1,25 @@
 """Command line > file > default, and every mistake named."""
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from backbones.command_line import parse
 from backbones.errors import UserError
+from backbones.foreign_options import FOREIGN
 from backbones.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A command with one word, one required option and a flag."""
+
+    source: str = field(metadata={"positional": "SRC"})
+    """File to copy."""
+    out: str
+    """Copy."""
+    json: bool = False
+    """Write JSON."""
 
 
 @pytest.fixture
@@ -55,7 +70,7 @@ def test_options_can_be_spelled_as_timm_spells_them(argv, read):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--lrr", "1"], r"unknown option --lrr\. Did you mean --lr,"),
+        (["--lrr", "1"], r"unknown option --lrr\. Did you mean --lr\?"),
         (["--smoothingg", "0"], "Did you mean --smoothing"),
         (["--optim.momentumm", "0"], "unknown option --optim.momentumm.*--optim.momentum"),
         (["--loader", "dal"], "loader=dal is not valid: it must be dali or reference or synthetic. Did you mean dali"),
@@ -64,7 +79,10 @@ def test_options_can_be_spelled_as_timm_spells_them(argv, read):
         (["--scale", "[1,2,3]"], "augment.inception.scale=.* must be 2 numbers"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: there is no such file"),
         (["--ema.decay", "2"], r"ema.decay=2.0 must lie in \[0, 1\)"),
-        (["junk"], "unknown option junk"),
+        (["junk"], "unexpected word 'junk'"),
+        (["--scale", "0.1", "1.0"], "unexpected word '1.0': --scale takes 2 numbers, as"),
+        (["--lr", "--seed", "1"], "--lr needs a value: a number"),
+        (["--zzz", "1"], r"unknown option --zzz\.$"),
         (["--no-mosaic=true"], "--no-mosaic takes no value"),
         (
             ["--wandb-mode", "ofline"],
@@ -122,3 +140,156 @@ def test_a_path_below_the_home_folder_is_written_out(config, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     recipe = parse(Recipe, ["--output=~/run", "-c", config("data_dir: ~/images")])
     assert (recipe.output, recipe.data_dir) == ("/home/somebody/run", "/home/somebody/images")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "--out", "b", "--json"],
+        ["--json", "a", "--out=b"],
+        ["--out", "b", "--json", "true", "a"],
+        ["--json", "--source", "a", "--out", "b"],
+    ],
+)
+def test_a_positional_word_may_come_anywhere(words):
+    assert parse(Copy, words) == Copy(source="a", out="b", json=True)
+
+
+def test_a_file_can_give_what_is_required(config):
+    assert parse(Copy, ["-c", config("source: a\nout: b")]) == Copy(source="a", out="b")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "SRC is missing"),
+        (["a"], "--out is missing"),
+        (["a", "b", "--out", "c"], "unexpected word 'b'"),
+        (["a", "--source", "b", "--out", "c"], "unexpected word 'a'"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_an_error_with_the_usage(words, message):
+    with pytest.raises(UserError, match=rf"{message}(?s:.*)usage: prog copy SRC --out OUT \[options\]"):
+        parse(Copy, words, prog="prog copy")
+
+
+def test_the_help_begins_with_the_usage(capsys):
+    with pytest.raises(SystemExit):
+        parse(Copy, ["--help"], prog="python -m backbones copy", description="Copy a file.")
+    assert capsys.readouterr().out.startswith("usage: python -m backbones copy SRC --out OUT [options]\n\nCopy a file.")
+
+
+CLASHES = [
+    ("epochs: 8", ["--steps", "60"], lambda r: (r.epochs, r.steps) == (None, 60)),
+    ("steps: 60", ["--epochs", "8"], lambda r: (r.epochs, r.steps) == (8, None)),
+    ("optim: {burn_in: 60}", ["--steps", "60"], lambda r: r.optim.burn_in is None),
+    ("optim: {burn_in: 59}", ["--steps", "60"], lambda r: r.optim.burn_in == 59),
+    (
+        "augment: {augmentation: inception, inception: {scale: [0.2, 0.9], erasing: 0.2, auto: randaugment}}",
+        ["--augmentation", "darknet"],
+        lambda r: (
+            (r.augment.inception.scale, r.augment.inception.erasing, r.augment.inception.auto)
+            == ((0.33, 1.0), 0, "none")
+        ),
+    ),
+    ("augment: {darknet: {angle: 3}}", ["--augmentation", "inception"], lambda r: r.augment.darknet.angle == 7),
+    (
+        "preprocess: {protocol: timm, interpolation: bicubic}",
+        ["--protocol", "darknet"],
+        lambda r: r.preprocess.interpolation == "bilinear",
+    ),
+    ("preprocess: {crop_pct: 0.9}", ["--protocol", "full"], lambda r: r.preprocess.crop_pct == 1),
+    (
+        "loading: {bad_images: skip, bad_images_limit: 0.1}",
+        ["--bad-images", "stop"],
+        lambda r: r.loading.bad_images_limit == 1e-4,
+    ),
+    (
+        "optim: {fusion_update: darknet, burnin_update: 2}",
+        ["--fusion-update", "sgd"],
+        lambda r: r.optim.burnin_update is None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words", "wins"), CLASHES)
+def test_what_a_file_says_gives_way_where_the_command_line_contradicts_it(config, text, words, wins):
+    assert wins(parse(Recipe, [*words, "--config", config(text)]))
+
+
+def test_a_later_file_wins_over_an_earlier_one(config, tmp_path):
+    (tmp_path / "first.yaml").write_text("epochs: 8\nlr: 0.3")
+    recipe = parse(Recipe, ["-c", config("steps: 60")], config=tmp_path / "first.yaml")
+    assert (recipe.epochs, recipe.steps, recipe.lr) == (None, 60, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "3", "--steps", "40"], "epochs=3 and steps=40 both say"),
+        (["--augmentation", "darknet", "--erasing", "0.2"], "augment.inception.erasing=0.2: without effect"),
+        (["--protocol", "darknet", "--interpolation", "bicubic"], "needs preprocess.protocol=timm"),
+        (["--protocol", "full", "--crop-pct", "0.9"], "must be 1 with preprocess.protocol=full"),
+        (["--bad-images", "stop", "--bad-images-limit", "0.1"], "needs --bad-images skip"),
+        (["--fusion-update", "sgd", "--burnin-update", "2"], "part of darknet's rule"),
+        (["--optim", "{fusion_update: sgd, burnin_update: 2}"], "part of darknet's rule"),
+    ],
+)
+def test_a_contradiction_within_the_command_line_is_an_error(config, words, message):
+    file = config("epochs: 8\naugment: {augmentation: inception}\npreprocess: {protocol: timm}")
+    with pytest.raises(UserError, match=message):
+        parse(Recipe, ["-c", file, *words])
+
+
+def test_a_contradiction_within_a_file_is_an_error(config):
+    with pytest.raises(UserError, match="epochs=3 and steps=40 both say"):
+        parse(Recipe, ["-c", config("epochs: 3\nsteps: 40")])
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        (["--log-interval", "10"], lambda r: r.log.interval == 10),
+        (["--model-ema-decay=0.9"], lambda r: r.ema.decay == 0.9),
+        (["--no-model-ema-warmup"], lambda r: not r.ema.warmup),
+        (["--augmentation", "inception", "--reprob", "0.25"], lambda r: r.augment.inception.erasing == 0.25),
+        (["--wd", "1e-4"], lambda r: r.optim.weight_decay == 1e-4),
+        (["--weight-decay", "1e-4"], lambda r: r.optim.weight_decay == 1e-4),
+        (["--learning-rate", "0.2"], lambda r: r.lr == 0.2),
+        (["--label-smoothing", "0.2"], lambda r: r.mixing.smoothing == 0.2),
+    ],
+)
+def test_an_option_of_another_trainer_with_the_same_meaning_is_taken(words, read):
+    assert read(parse(Recipe, words))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--amp"], "--amp is an option of other trainers: write --precision bf16"),
+        (["--opt", "adamw"], "leave it out, since the optimizer is always SGD"),
+        (["--warmup-epochs", "5"], "write --burn-in STEPS"),
+        (["--aa", "rand-m9"], "write --augmentation inception --auto randaugment"),
+        (["--num-classes", "10"], "class folders of --data-dir"),
+        (["--drop", "0.2"], "drop_rate: 0.2"),
+        (["--mixup", "0.8"], "--mixup takes true or false; --prob is the share"),
+    ],
+)
+def test_another_option_of_another_trainer_is_refused_with_what_to_write(words, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(Recipe, words)
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_options_of_other_trainers_mean_nothing_to_another_command():
+    with pytest.raises(UserError, match=r"unknown option --amp\.$"):
+        parse(Copy, ["a", "--out", "b", "--amp"])
+
+
+def test_every_remedy_names_options_that_exist(capsys):
+    with pytest.raises(SystemExit):
+        parse(Recipe, ["--help"])
+    known = {word.rpartition(".")[2].strip(",") for word in capsys.readouterr().out.split() if word.startswith("--")}
+    for _, remedy in FOREIGN.values():
+        named = {word.strip("(),;`")[2:] for word in remedy.split() if word.strip("(").startswith("--")}
+        assert named - {"config_file"} <= known | {word.removeprefix("--") for word in known}

@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "strict_yaml": set(),
     "files": {"errors"},
     "terminal": {"errors"},
-    "command_line": {"errors", "strict_yaml"},
+    "foreign_options": set(),
+    "command_line": {"errors", "strict_yaml", "foreign_options", "recipe"},
     "recipe": {"errors"},
     "layers": {"errors"},
     "models": {"errors", "layers"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "assembly": FIRST | {"recipe", "layers", "models", "darknet", "dataset", "data", "training", "__init__"},
 }
 MAY_IMPORT["commands"] = MAY_IMPORT["assembly"] | {"assembly", "command_line"}
-MAY_IMPORT["__main__"] = {"errors", "commands"}
+MAY_IMPORT["__main__"] = {"errors", "terminal", "commands"}
 FOREIGN = {
     "layers": {"torch", "timm"},
     "models": {"torch", "timm", "numpy"},

@@ -1,1 +1,1 @@
-"""What ``python -m backbones COMMAND`` can do: one module per command, each with ``main(arguments)``."""
+"""Commands of ``python -m backbones``: a module or folder for each, with ``main(arguments)``."""

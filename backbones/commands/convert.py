@@ -1,4 +1,4 @@
-"""``python -m backbones convert``: darknet's files into ours and back.
+"""Convert darknet's files into ours and back.
 
 convert a.weights --model NAME --out b.safetensors [--verify]
 convert RUN|b.safetensors --out a.weights [--verify]
@@ -6,11 +6,9 @@ convert X.cfg --recipe [--out r.yaml]
 convert NAME --out X.cfg
 """
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,59 +17,70 @@ from backbones import canonical_name
 from backbones.assembly.cfg_recipe import recipe_text
 from backbones.assembly.checkpoint import Restored, restore_model
 from backbones.assembly.network import create_network
-from backbones.darknet.labels import synsets
+from backbones.command_line import parse
+from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.darknet.trace import save_cfg
 from backbones.darknet.weights import WeightsHeader, load_weights, save_weights
-from backbones.errors import UserError, require_folder_for
+from backbones.errors import UserError
+from backbones.files import require_output_file, write_text
+from backbones.terminal import write
 from backbones.training.checkpoint import read_description, write_weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert, and into what."""
+
+    source: str = field(metadata={"positional": "SOURCE"})
+    """A .weights or .cfg file, a checkpoint, or the name of a backbone."""
+    out: str = ""
+    """File to write: *.safetensors, *.weights, *.cfg, or *.yaml with --recipe, which is printed without it."""
+    model: str | None = None
+    """Name of the backbone in a .weights file, or its .cfg."""
+    recipe: bool = False
+    """Turn the [net] section of a .cfg into a recipe."""
+    verify: bool = False
+    """Read the new file and compare."""
+    class_order: ClassOrder = "darknet"
+    """Order of the 1000 classes in the .weights file."""
+    labels: str | None = None
+    """Text file with one class name per line, for a network without ImageNet's 1000 classes."""
+    ema: bool = True
+    """Use the averaged weights where there are any; --no-ema: the last weights."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Convert one file as the command line says."""
-    options = _parser().parse_args(arguments)
-    _chosen(options)(options)
+    options = parse(Options, arguments, prog="python -m backbones convert", description=__doc__ or "")
+    choose_conversion(options)(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m backbones convert", description=__doc__, formatter_class=formatter)
-    parser.add_argument("source", help="a .weights or .cfg file, a checkpoint, or the name of a backbone")
-    parser.add_argument("--out", help="file to write: *.safetensors, *.weights, *.cfg, or *.yaml with --recipe")
-    parser.add_argument("--model", help="name of the backbone, or its .cfg, that a .weights file holds")
-    parser.add_argument("--recipe", action="store_true", help="turn the [net] section of a .cfg into a recipe")
-    parser.add_argument("--verify", action="store_true", help="read what was written and compare")
-    order = "order of the 1000 classes in the .weights file (default: %(default)s)"
-    parser.add_argument("--class-order", choices=("darknet", "sorted"), default="darknet", help=order)
-    parser.add_argument("--labels", help="text file with one class name per line, where there are not 1000")
-    parser.add_argument("--no-ema", action="store_true", help="take the last weights, not the averaged ones")
-    return parser
+_Conversion = Callable[[Options], None]
 
 
-_Action = Callable[[argparse.Namespace], None]
-
-
-def _chosen(options: argparse.Namespace) -> _Action:
-    if options.out is None and not options.recipe:
+def choose_conversion(options: Options) -> _Conversion:
+    """Return the conversion for the endings of the files; UserError where there is none."""
+    if not options.out and not options.recipe:
         raise UserError("--out is missing: name the file to write.")
     source = Path(options.source).suffix
-    target = "recipe" if options.recipe else Path(str(options.out)).suffix
+    target = "recipe" if options.recipe else Path(options.out).suffix
     kind = source if source in (".weights", ".cfg") else "other"
-    if (kind, target) not in _ACTIONS:
+    if (kind, target) not in _CONVERSIONS:
         ways = "a .weights becomes a .safetensors, a checkpoint a .weights, a .cfg a --recipe, a backbone's name a .cfg"
         raise UserError(f"convert {options.source} to {options.out or 'a recipe'}: {ways}.")
-    require_folder_for("--out", options.out)
+    require_output_file("--out", options.out or None)
     if options.labels is not None and not Path(options.labels).is_file():
         raise UserError(f"--labels {options.labels}: there is no such file.")
-    return _ACTIONS[kind, target]
+    return _CONVERSIONS[kind, target]
 
 
-def to_checkpoint(options: argparse.Namespace) -> None:
-    """Turn a .weights file into a safetensors file that says what it holds."""
+def to_checkpoint(options: Options) -> None:
+    """Turn a .weights file into a safetensors file with a description."""
     restored = restore_model(options.source, model=options.model, class_order=options.class_order)
     write_weights(Path(options.out), restored.model.state_dict(), _description(restored, options.labels))
     if options.verify:
         _verify_checkpoint(options, restored)
-    _say(options, f"{restored.name}, classes in sorted order")
+    _report(options, f"{restored.name}, classes in sorted order")
 
 
 def _description(restored: Restored, labels: str | None) -> dict[str, object]:
@@ -80,7 +89,7 @@ def _description(restored: Restored, labels: str | None) -> dict[str, object]:
         "architecture": canonical_name(restored.name),
         "cfg": getattr(restored.model, "cfg_text", None),
         "model_args": {},
-        "classes": list(restored.classes or _labels(restored, labels)),
+        "classes": list(restored.classes or _read_labels(restored, labels)),
         "img_size": restored.img_size,
         "preprocess": asdict(restored.preprocess),
         "channels_last": True,
@@ -92,7 +101,7 @@ def _description(restored: Restored, labels: str | None) -> dict[str, object]:
     }
 
 
-def _labels(restored: Restored, file: str | None) -> list[str]:
+def _read_labels(restored: Restored, file: str | None) -> list[str]:
     count = restored.model.num_classes
     if file is None:
         raise UserError(f"{restored.name} has {count} classes without known names: add --labels FILE.")
@@ -102,18 +111,16 @@ def _labels(restored: Restored, file: str | None) -> list[str]:
     return names
 
 
-def to_weights(options: argparse.Namespace) -> None:
+def to_weights(options: Options) -> None:
     """Turn a checkpoint into a .weights file that darknet reads."""
-    restored = restore_model(options.source, model=options.model, ema=not options.no_ema)
+    restored = restore_model(options.source, model=options.model, ema=options.ema)
     classes = restored.classes
-    if options.class_order == "darknet" and classes is not None and len(classes) == 1000 and classes != synsets():
-        raise UserError(
-            f"{restored.file} has 1000 classes of its own, darknet's order is ImageNet's: add --class-order sorted."
-        )
+    if options.class_order == "darknet" and classes is not None and len(classes) == CLASSES and classes != synsets():
+        raise UserError(f"{restored.file} has 1000 classes that are not ImageNet's: add --class-order sorted.")
     save_weights(restored.model, options.out, options.class_order, header=_header(restored.file))
     if options.verify:
         _verify_weights(options, restored)
-    _say(options, restored.name)
+    _report(options, restored.name)
 
 
 def _header(file: Path) -> WeightsHeader:
@@ -121,23 +128,23 @@ def _header(file: Path) -> WeightsHeader:
     return WeightsHeader(**about["darknet"]) if "darknet" in about else WeightsHeader(seen=about.get("images_seen", 0))
 
 
-def to_recipe(options: argparse.Namespace) -> None:
+def to_recipe(options: Options) -> None:
     """Turn the ``[net]`` section of a cfg into a recipe."""
     text = recipe_text(options.source)
-    if options.out is None:
-        sys.stdout.write(text)
+    if not options.out:
+        write(text.removesuffix("\n"))
     else:
-        Path(options.out).write_text(text)
-        _say(options, "a recipe")
+        write_text(Path(options.out), text)
+        _report(options, "a recipe")
 
 
-def to_cfg(options: argparse.Namespace) -> None:
+def to_cfg(options: Options) -> None:
     """Write the cfg of a named backbone."""
     save_cfg(create_network(options.source), options.out)
-    _say(options, options.source)
+    _report(options, options.source)
 
 
-_ACTIONS: dict[tuple[str, str], _Action] = {
+_CONVERSIONS: dict[tuple[str, str], _Conversion] = {
     (".weights", ".safetensors"): to_checkpoint,
     ("other", ".weights"): to_weights,
     (".cfg", "recipe"): to_recipe,
@@ -145,8 +152,8 @@ _ACTIONS: dict[tuple[str, str], _Action] = {
 }
 
 
-def _verify_checkpoint(options: argparse.Namespace, restored: Restored) -> None:
-    """Compare what the new file computes, and whether the old one can be written from it byte for byte."""
+def _verify_checkpoint(options: Options, restored: Restored) -> None:
+    """Raise UserError unless the new file computes the same, and gives back the old one byte for byte."""
     again = restore_model(options.out, model=options.model)
     _require_same_logits(restored, again)
     with tempfile.TemporaryDirectory() as folder:
@@ -156,8 +163,8 @@ def _verify_checkpoint(options: argparse.Namespace, restored: Restored) -> None:
             raise UserError(f"--verify: {options.source} cannot be written again from {options.out}.")
 
 
-def _verify_weights(options: argparse.Namespace, restored: Restored) -> None:
-    """Compare every number of the network with what the new file gives back."""
+def _verify_weights(options: Options, restored: Restored) -> None:
+    """Raise UserError unless the new file gives back every number of the network."""
     about = read_description(restored.file) or {}
     network = create_network(restored.name, num_classes=restored.model.num_classes, **about.get("model_args", {}))  # type: ignore[arg-type]
     load_weights(network, options.out, options.class_order)
@@ -175,6 +182,6 @@ def _require_same_logits(a: Restored, b: Restored) -> None:
         raise UserError(f"--verify: {b.file} computes other logits than {a.file}.")
 
 
-def _say(options: argparse.Namespace, what: str) -> None:
+def _report(options: Options, what: str) -> None:
     verified = ", verified" if options.verify else ""
-    sys.stdout.write(f"{options.out}: {what}{verified}\n")
+    write(f"{options.out}: {what}{verified}")

@@ -1,15 +1,23 @@
-"""``python -m backbones digits``: write scikit-learn's digits as an image folder for the demo."""
+"""Write scikit-learn's digits as an image folder for the demo."""
 
-import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from backbones.command_line import parse
 from backbones.dataset.digits import COUNTS, write_digits
+from backbones.terminal import write
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to write."""
+
+    output: str = "data/digits"
+    """Folder to write."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the digits to --output and say where they are."""
-    parser = argparse.ArgumentParser(prog="python -m backbones digits", description=__doc__)
-    parser.add_argument("--output", default="data/digits", help="folder to write (default: %(default)s)")
-    output = write_digits(parser.parse_args(arguments).output)
-    sys.stdout.write(f"{output}: {COUNTS['train']} training and {COUNTS['val']} validation images of 10 classes\n")
+    """Write the digits and print where they are."""
+    options = parse(Options, arguments, prog="python -m backbones digits", description=__doc__ or "")
+    output = write_digits(options.output)
+    write(f"{output}: {COUNTS['train']} training and {COUNTS['val']} validation images of 10 classes")

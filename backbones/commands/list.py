@@ -1,27 +1,52 @@
-"""``python -m backbones list``: every backbone with its size, its cost and what the thread reports for it."""
+"""List the backbones with their size, their cost and the accuracy that the thread reports."""
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from backbones import canonical_name
 from backbones.assembly.network import layers_of
+from backbones.command_line import parse
 from backbones.darknet.summary import total_bflops
+from backbones.errors import UserError, did_you_mean
+from backbones.files import json_text
 from backbones.models import VARIANTS, Variant
+from backbones.terminal import table, write
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to list."""
+
+    pattern: str = field(default="*", metadata={"positional": "PATTERN"})
+    """Names to list, as a shell pattern in quotes: 'csres*'."""
+    json: bool = False
+    """Print a JSON list of objects."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table, or the same as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m backbones list", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print a JSON list of objects")
-    options = parser.parse_args(arguments)
-    rows = [describe(variant) for variant in VARIANTS.values()]
-    sys.stdout.write((json.dumps(rows, indent=2) if options.json else table(rows)) + "\n")
+    options = parse(Options, arguments, prog="python -m backbones list", description=__doc__ or "")
+    rows = [describe(VARIANTS[name]) for name in match_names(options.pattern)]
+    write(json_text(rows, indent=2) if options.json else table([HEADING, *map(_cells, rows)], "llrrrrl"))
+
+
+def match_names(pattern: str) -> list[str]:
+    """Return the backbones that a shell pattern matches; words of a name may be joined by ``-`` or ``_``.
+
+    Raises UserError with near names where it matches none.
+    """
+    spellings = {pattern.lower(), pattern.lower().replace("-", "_"), canonical_name(pattern)}
+    names = [name for name in VARIANTS if any(fnmatchcase(name, spelling) for spelling in spellings)]
+    if not names:
+        near = did_you_mean(pattern.replace("-", "_").strip("*?"), VARIANTS)
+        raise UserError(f"no backbone is called {pattern!r}.{near or ' `python -m backbones list` shows all.'}")
+    return names
 
 
 def describe(variant: Variant) -> dict[str, Any]:
-    """Return what is known about one backbone; BFLOPs are darknet's, at 256x256."""
+    """Return the figures of one backbone; BFLOPs as darknet counts them, at 256x256."""
     layers = layers_of(variant.name)
     return {
         "name": variant.name,
@@ -34,23 +59,10 @@ def describe(variant: Variant) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Align the columns; accuracies are the thread's, in percent."""
-    heading = ("name", "parent", "parameters", "BFLOPs", "top-1", "top-5", "certainty")
-    lines = [heading, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if 2 <= column <= 5 else cell.ljust(width) for column, (cell, width) in cells
-        ).rstrip()
-        for cells in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
-    )
+HEADING = ("name", "parent", "parameters", "BFLOPs", "top-1", "top-5", "certainty")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    figures = (f"{row['parameters']:,}", f"{row['bflops']:.3f}", *(_shown(row[key]) for key in ("top1", "top5")))
-    return (row["name"], _shown(row["parent"]), *figures, row["certainty"])
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else str(value)
+    known = {key: "-" if value is None else str(value) for key, value in row.items()}
+    figures = (f"{row['parameters']:,}", f"{row['bflops']:.3f}", known["top1"], known["top5"])
+    return (row["name"], known["parent"], *figures, row["certainty"])

@@ -1,24 +1,37 @@
-"""``python -m backbones summary NAME|CFG``: darknet's table of layers, with totals and feature levels."""
+"""Print darknet's table of layers of a backbone or a .cfg, with totals and feature levels."""
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from backbones.assembly.network import layers_of
+from backbones.command_line import parse
 from backbones.darknet.summary import figures, summary
-from backbones.errors import UserError
+from backbones.files import json_text
+from backbones.recipe import require
+from backbones.terminal import write
+
+MAX_SIZE = 8192
+"""Height and width in pixels of the largest image."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to print."""
+
+    network: str = field(metadata={"positional": "NAME|CFG"})
+    """Name of a backbone, or a darknet .cfg file."""
+    size: int | None = None
+    """Height and width of the image in pixels; unset: 256, or as in the cfg."""
+    json: bool = False
+    """Print a JSON list with one object for each layer."""
+
+    def __post_init__(self) -> None:
+        require(self.size is None or 1 <= self.size <= MAX_SIZE, "--size", self.size, f"must lie in [1, {MAX_SIZE}]")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table of one network, or its figures as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m backbones summary", description=__doc__)
-    parser.add_argument("network", help="name of a backbone, or a darknet .cfg file")
-    parser.add_argument("--size", type=int, help="height and width of the image (default: 256, or what the cfg says)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object for each layer")
-    options = parser.parse_args(arguments)
-    if options.size is not None and not 1 <= options.size <= 8192:
-        raise UserError(f"--size {options.size} must lie in [1, 8192].")
+    options = parse(Options, arguments, prog="python -m backbones summary", description=__doc__ or "")
     layers = layers_of(options.network, size=options.size)
     rows = [figures(layer) for layer in layers]
-    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if options.json else summary(layers))
+    write(json_text(rows, indent=2) if options.json else summary(layers).removesuffix("\n"))

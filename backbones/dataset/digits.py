@@ -8,36 +8,40 @@ import numpy as np
 from PIL import Image
 
 from backbones.errors import UserError
-from backbones.files import new_folder
+from backbones.files import new_folder, require_output_folder
 
 SIDE = 32
 """Height and width of the files in pixels; the originals are 8 x 8."""
 
 COUNTS = {"train": 1437, "val": 360}
+"""Images of each split: every fifth is for validation."""
+
+MAX_BRIGHTNESS = 16
+"""White in scikit-learn's images."""
 
 OWN_PATHS = re.compile(r"(train|val)(/\d(/\d{4}\.jpg)?)?")
 """Paths that this module writes, relative to the output folder."""
 
 
 def write_digits(output: str | Path) -> Path:
-    """Write ``output``/{train,val}/DIGIT/NUMBER.jpg unless all of them exist; return ``output``.
+    """Write ``output``/{train,val}/DIGIT/NUMBER.jpg unless all of them are there; return ``output``.
 
-    1,437 training and 360 validation images, always split in the same way, every digit in proportion. The
-    folder appears complete or not at all. Raises UserError where ``output`` holds anything else, or without
-    scikit-learn.
+    The split is always the same, with every digit in proportion. The folder appears whole or not at all. Raises
+    UserError where ``output`` holds other files or cannot be written, or without scikit-learn.
     """
     output = Path(output).expanduser()
     if _is_complete(output):
         return output
-    _refuse_foreign(output)
+    _require_own(output)
+    require_output_folder("--output", output)
     images, labels = _load()
-    with new_folder(output) as partial:
-        _write(partial, images, labels)
+    with new_folder(output) as folder:
+        _write(folder, images, labels)
     return output
 
 
 def split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the rows of each split: every fifth image of the list sorted by digit is for validation.
+    """Return the rows of each split: every fifth image, counted through one digit after the other, is for validation.
 
     Shape: labels (N,) -> rows of train and of val, N together.
     """
@@ -50,8 +54,8 @@ def _is_complete(output: Path) -> bool:
     return all(len(list(output.glob(f"{name}/[0-9]/*.jpg"))) == count for name, count in COUNTS.items())
 
 
-def _refuse_foreign(output: Path) -> None:
-    """Raise UserError if ``output`` holds files other than digits, which rebuilding would delete."""
+def _require_own(output: Path) -> None:
+    """Raise UserError where ``output`` holds anything but digits, which writing them again would delete."""
     for path in output.rglob("*"):
         if not OWN_PATHS.fullmatch(path.relative_to(output).as_posix()):
             raise UserError(f"{output} holds files other than digits: {path}.\nChoose another --output.")
@@ -72,6 +76,6 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
         for row in rows:
             path = folder / name / str(labels[row]) / f"{row:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.round(images[row] * (255 / 16)).astype(np.uint8)
+            pixels = np.round(images[row] * (255 / MAX_BRIGHTNESS)).astype(np.uint8)
             image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             image.convert("RGB").save(path, quality=95)

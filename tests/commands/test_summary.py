@@ -31,7 +31,7 @@ def test_the_size_of_the_image_can_be_chosen(capsys):
     [
         (["csresnet50"], r"unknown model 'csresnet50'.*path/to/network.cfg"),
         (["none.cfg"], "there is no cfg none.cfg"),
-        (["csdarknet53", "--size", "0"], r"--size 0 must lie in \[1, 8192\]"),
+        (["csdarknet53", "--size", "0"], r"--size=0 must lie in \[1, 8192\]"),
         (["resnet18"], "no such network as ResNet"),
     ],
 )

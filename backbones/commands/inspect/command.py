@@ -1,83 +1,112 @@
-"""``python -m backbones inspect CKPT|X.weights``: what the fusion weights of a network have become.
+"""Show the fusion weights of a trained network.
 
 Prints the raw weight, the effective weight and the share in the sum for each input of each shortcut, and draws the
-effective weights as a heat map. Exits with status 2 when an input is dead, with 1 when it cannot tell.
+effective weights as a heat map. Exits with status 2 where an input is dead, with 1 where it cannot tell.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from backbones import terminal
 from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.command_line import parse
 from backbones.commands.inspect.fusion import Branch, fusion_report
 from backbones.commands.inspect.heat_map import save_heat_map
 from backbones.data.loader import EvalLoader
 from backbones.dataset.splits import validation
-from backbones.errors import UserError, require_folder_for
+from backbones.errors import UserError
+from backbones.files import require_output_file
+from backbones.recipe import require
+from backbones.terminal import say, write
 
-DEAD = 2
-"""Exit status when a branch is dead."""
+STATUS_DEAD, STATUS_UNKNOWN = 2, 1
+"""Exit statuses: an input is dead; an error kept us from telling."""
+
+HEADING = ("layer", "module", "input", "raw", "effective", "share", "")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to inspect."""
+
+    ckpt: str = field(metadata={"positional": "CKPT"})
+    """Run folder, checkpoint folder, weights file or darknet's .weights."""
+    model: str | None = None
+    """Name of the network or its .cfg, for a file that does not name it."""
+    ema: bool = True
+    """Use the averaged weights where there are any; --no-ema: the last weights."""
+    heat_map: str = "fusion.png"
+    """Picture to write."""
+    data_dir: str | None = None
+    """Data set whose first validation images are the batch; unset: noise."""
+    batch_size: int = 8
+    """Images in the batch."""
+    loader: Literal["dali", "reference"] = "reference"
+    """Image decoder: NVIDIA DALI or torchvision."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, "--batch-size", self.batch_size, "must be positive")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table, write the picture, and exit with status 2 where something is dead."""
-    options = _parser().parse_args(arguments)
-    require_folder_for("--heat-map", options.heat_map)
-    restored = restore_model(options.ckpt, model=options.model, ema=not options.no_ema)
-    report = fusion_report(restored.model, _images(options, restored))
+    """Print the table, write the picture, and exit with status 2 where an input is dead."""
+    try:
+        options = parse(Options, arguments, prog="python -m backbones inspect", description=__doc__ or "")
+        dead = inspect(options)
+    except UserError as error:
+        error.status = STATUS_UNKNOWN
+        raise
+    if dead:
+        sys.exit(STATUS_DEAD)
+
+
+def inspect(options: Options) -> list[Branch]:
+    """Print the table, write the picture and return the dead inputs."""
+    require_output_file("--heat-map", options.heat_map)
+    restored = restore_model(options.ckpt, model=options.model, ema=options.ema)
+    report = fusion_report(restored.model, _read_images(options, restored))
     if not report:
         raise UserError(f"{restored.file} has no shortcut: there is no fusion to inspect.")
     save_heat_map(report, Path(options.heat_map))
-    sys.stdout.write(table(report) + f"\nheat map    {options.heat_map}\n")
-    if dead := [branch for branch in report if branch.dead]:
-        sys.stdout.write("".join(f"dead        {_obituary(branch)}\n" for branch in dead))
-        sys.exit(DEAD)
+    write(table(report))
+    say("heat map", options.heat_map)
+    dead = [branch for branch in report if branch.dead]
+    for branch in dead:
+        say("dead", _describe(branch))
+    return dead
 
 
 def table(report: Sequence[Branch]) -> str:
-    """Return one line for each input; per_channel weights are shown as their means."""
-    heading = f"{'layer':>5}  {'module':<34} {'input':<10} {'raw':>9} {'effective':>9} {'share':>7}"
-    return "\n".join([heading, *(_row(branch) for branch in report)])
+    """Return one line for each input, with the means of weights that each channel has for itself."""
+    return terminal.table([HEADING, *map(_cells, report)], "rllrrrl")
 
 
-def _row(branch: Branch) -> str:
-    source = f"{branch.input}: {_origin(branch, word='')}"
-    raw = f"{branch.raw:9.4f}" if branch.raw is not None else f"{'-':>9}"
-    figures = f"{raw} {branch.effective:9.4f} {branch.share:7.1%}"
-    return f"{branch.layer:>5}  {branch.module:<34} {source:<10} {figures}{'  dead' if branch.dead else ''}"
+def _cells(branch: Branch) -> tuple[str, ...]:
+    source = f"{branch.input}: {_name_source(branch, word='')}"
+    raw = "-" if branch.raw is None else f"{branch.raw:.4f}"
+    figures = (raw, f"{branch.effective:.4f}", f"{branch.share:.1%}")
+    return (str(branch.layer), branch.module, source, *figures, "dead" if branch.dead else "")
 
 
-def _origin(branch: Branch, *, word: str = "layer ") -> str:
+def _name_source(branch: Branch, *, word: str = "layer ") -> str:
     return {None: "?", -1: "image"}.get(branch.source, f"{word}{branch.source}")
 
 
-def _obituary(branch: Branch) -> str:
+def _describe(branch: Branch) -> str:
     raw = "" if branch.raw is None else f"raw {branch.raw:.4f}, "
     return (
-        f"layer {branch.layer} ({branch.module}), input {branch.input} from {_origin(branch)}: "
+        f"layer {branch.layer} ({branch.module}), input {branch.input} from {_name_source(branch)}: "
         f"{raw}effective {branch.effective:.2%}"
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m backbones inspect", description=__doc__)
-    parser.add_argument("ckpt", help="run folder, checkpoint folder, weights file or darknet's .weights")
-    parser.add_argument("--model", help="name of the network or its .cfg, for a file that does not say")
-    parser.add_argument("--no-ema", action="store_true", help="take the last weights, not the averaged ones")
-    parser.add_argument("--heat-map", default="fusion.png", help="picture to write (default: %(default)s)")
-    parser.add_argument("--data-dir", help="take the batch from val/ of this folder (default: noise)")
-    parser.add_argument("--batch-size", type=int, default=8, help="images in the batch (default: %(default)s)")
-    parser.add_argument("--loader", choices=("dali", "reference"), default="reference", help="who decodes them")
-    return parser
-
-
-def _images(options: argparse.Namespace, restored: Restored) -> Tensor:
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size} must be positive.")
+def _read_images(options: Options, restored: Restored) -> Tensor:
     if options.data_dir is None:
         size = (options.batch_size, 3, restored.img_size, restored.img_size)
         return torch.rand(size, generator=torch.Generator().manual_seed(0))

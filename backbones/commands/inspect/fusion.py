@@ -1,4 +1,4 @@
-"""What each input contributes to each shortcut of a network, measured on one batch."""
+"""Share of each input in each shortcut of a network, measured on one batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from backbones.darknet.trace import trace
 from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
 
-DEAD_RAW = 0.001
-"""A relu weight at or below this has no share of its own."""
-DEAD_EFFECTIVE = 0.01
-"""An effective weight below this changes nothing."""
+MAX_DEAD_RAW = 0.001
+"""Raw weight up to which relu leaves an input no share."""
+MIN_EFFECTIVE = 0.01
+"""Effective weight below which an input changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +23,21 @@ class Branch:
     """One input of one shortcut; ``per_channel`` weights are given as means over the channels."""
 
     layer: int
-    """Darknet's number of the shortcut; its number among the shortcuts where darknet could not have the network."""
+    """Darknet's number of the shortcut; where the network has no cfg, its number among the shortcuts."""
     module: str
-    """Its name in the network."""
+    """Name of the shortcut in the network."""
     input: int
-    """0 is the layer just before."""
+    """Number of the input; 0 is the layer just before."""
     source: int | None
-    """Darknet's number of the layer that the input comes from; -1 is the image, None is not known."""
+    """Darknet's number of the layer that the input comes from; -1: the image, None: not known."""
     raw: float | None
-    """The parameter; None where the shortcut has none."""
+    """Parameter; None where the shortcut has none."""
     effective: float
-    """What the input is multiplied by."""
+    """Factor of the input."""
     share: float
-    """Part of the sum of magnitudes that comes from this input, on the batch."""
+    """Part of this input in the sum of magnitudes over the batch."""
     dead: bool
-    """The input no longer takes part, in any channel."""
+    """Whether the input takes part in no channel."""
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def fusion_report(model: nn.Module, images: Tensor) -> list[Branch]:
     magnitudes: dict[nn.Module, list[float]] = {}
 
     def measure(module: Any, inputs: Sequence[Tensor], _output: Tensor) -> None:
-        magnitudes[module] = _magnitudes(module, inputs)
+        magnitudes[module] = _measure_magnitudes(module, inputs)
 
     shortcuts = [module for module in model.modules() if isinstance(module, WeightedShortcut)]
     hooks = [module.register_forward_hook(measure) for module in shortcuts]
@@ -57,19 +57,19 @@ def fusion_report(model: nn.Module, images: Tensor) -> list[Branch]:
         hook.remove()
     return [
         branch
-        for layer, name, module, sources in _places(model)
-        for branch in _branches(layer, name, module, sources, magnitudes[module])
+        for layer, name, module, sources in _find_shortcuts(model)
+        for branch in _describe_inputs(layer, name, module, sources, magnitudes[module])
     ]
 
 
-_Place = tuple[int, str, WeightedShortcut, Sequence[int | None]]
+_Shortcut = tuple[int, str, WeightedShortcut, Sequence[int | None]]
 
 
-def _places(model: nn.Module) -> list[_Place]:
-    """Return (number, name, shortcut, origins of its inputs) of each shortcut, in darknet's numbers if it has any."""
+def _find_shortcuts(model: nn.Module) -> list[_Shortcut]:
+    """Return (number, name, module, sources of the inputs) of each shortcut, numbered as in its cfg if it has one."""
     try:
         traced = trace(model)
-    except UserError:  # an option that darknet does not know, such as sigmoid shares
+    except UserError:  # an option without a cfg, such as sigmoid shares
         shortcuts = [(name, module) for name, module in model.named_modules() if isinstance(module, WeightedShortcut)]
         return [(i, name, module, [None] * len(module.channels)) for i, (name, module) in enumerate(shortcuts)]
     return [
@@ -80,11 +80,11 @@ def _places(model: nn.Module) -> list[_Place]:
 
 
 def _sources(layers: Sequence[Any], layer: int) -> list[int]:
-    named = [source + layer if source < 0 else source for source in layers[layer]["from"]]
-    return [layer - 1 if layer else IMAGE, *named]
+    others = [source + layer if source < 0 else source for source in layers[layer]["from"]]
+    return [layer - 1 if layer else IMAGE, *others]
 
 
-def _branches(
+def _describe_inputs(
     layer: int, name: str, module: WeightedShortcut, sources: Sequence[int | None], magnitudes: Sequence[float]
 ) -> list[Branch]:
     shares = module.effective_weights()
@@ -107,14 +107,14 @@ def _branches(
 def _is_dead(module: WeightedShortcut, shares: Tensor | None, index: int) -> bool:
     if module.weight is None or shares is None:
         return False
-    silent = shares[index].abs() < DEAD_EFFECTIVE
+    silent = shares[index].abs() < MIN_EFFECTIVE
     if module.normalization == "relu":
-        silent |= module.weight[index] <= DEAD_RAW
+        silent |= module.weight[index] <= MAX_DEAD_RAW
     return bool(silent.all())
 
 
-def _magnitudes(module: WeightedShortcut, inputs: Sequence[Tensor]) -> list[float]:
-    """Return the mean magnitude of each weighted input over the output's cells."""
+def _measure_magnitudes(module: WeightedShortcut, inputs: Sequence[Tensor]) -> list[float]:
+    """Return the mean magnitude of each weighted input over all values of the output."""
     width = inputs[0].shape[1]
     shares = module.effective_weights()
     found = []
