@@ -29,7 +29,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five images make a shard; for this process alone."""
-    monkeypatch.setattr(shards, "MOST_IMAGES", 5)
+    monkeypatch.setattr(shards, "MAX_IMAGES", 5)
 
 
 def run(source: Path, out: Path, *words: str, workers: int = 1) -> None:
@@ -177,7 +177,7 @@ def test_a_shard_in_another_order_is_indexed_anew(sources, tmp_path: Path, capsy
     run(root, tmp_path / "out")
     rewrite_backwards(root / "imagenet1k-train-0001.tar")
     run(root, tmp_path / "out")
-    assert "the images lie elsewhere now: the index was written anew" in capsys.readouterr().out
+    assert "the images are in other places now: the index was written again" in capsys.readouterr().out
     for index, images in zip(train_and_val(tmp_path / "out"), make_images().values(), strict=True):
         found = {without_ending(index.names[row]): read(index, row) for row in range(len(index))}
         assert found == {without_ending(name): content for name, content in images.items()}
@@ -201,7 +201,7 @@ def test_an_image_with_another_ending_is_indexed_anew(sources, tmp_path: Path, c
     image = next((root / "train" / WNIDS[0]).glob("*.JPEG"))
     image.rename(image.with_suffix(".jpg"))
     run(root, tmp_path / "out")
-    assert "the images lie elsewhere now" in capsys.readouterr().out
+    assert "the images are in other places now" in capsys.readouterr().out
     assert f"{WNIDS[0]}/{image.stem}.jpg" in list(train_and_val(tmp_path / "out")[0].names)
     run(root, tmp_path / "out")
     assert "complete already" in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_a_shard_that_is_gone_or_cut_is_written_anew(
     broken(tmp_path / "out" / shard)
     run(sources["folder"], tmp_path / "out", "--resize", "45")
     assert files(tmp_path / "out") == before
-    assert "are written anew: 1\n" in capsys.readouterr().out
+    assert "are written again: 1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["train.npz", "val.npz"])
@@ -271,7 +271,7 @@ def test_other_images_into_the_same_folder_are_refused(sources, tmp_path: Path) 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(sources, tmp_path: Path) -> None:
     write(tmp_path / "out" / "mine.txt", b"")
-    assert "has not written" in refusal(sources["folder"], tmp_path / "out")
+    assert "did not write" in refusal(sources["folder"], tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
@@ -289,7 +289,7 @@ def test_a_second_run_into_the_same_folder_is_refused(sources, tmp_path: Path, m
     monkeypatch.setattr(shards, "shrink", meddling)
     with pytest.raises(KeyboardInterrupt):
         run(sources["folder"], tmp_path / "out", "--resize", "45")
-    assert "Another `prepare` is writing" in seen[0]
+    assert "is being written by another `prepare` (process " in seen[0]
 
 
 def test_all_images_that_cannot_be_decoded_are_listed_and_no_index_is_written(
@@ -390,9 +390,9 @@ def test_an_option_that_makes_no_sense_is_refused_by_name(sources, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "data set is missing"),
-        (["somewhere"], "--out is missing: .* prepare SRC --out INDEX"),
-        (["--out", "x"], "data set is missing"),
+        ([], "SRC is missing"),
+        (["somewhere"], "--out is missing.\nusage: python -m backbones prepare SRC --out OUT"),
+        (["--out", "x"], "SRC is missing"),
     ],
 )
 def test_what_is_missing_on_the_command_line_is_named(words: list[str], named: str) -> None:
@@ -454,6 +454,6 @@ def test_the_data_set_may_stand_anywhere(sources: dict[str, Path], tmp_path: Pat
 @pytest.mark.parametrize("split", ["train", "val", "validation"])
 def test_an_index_among_the_class_folders_is_refused(sources: dict[str, Path], split: str) -> None:
     out = sources["folder"] / split / "newclass"
-    with pytest.raises(UserError, match="lies among the class folders"):
+    with pytest.raises(UserError, match="is among the class folders"):
         prepare.main([str(sources["folder"]), "--out", str(out)])
     assert not out.exists()

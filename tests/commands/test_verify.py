@@ -1,20 +1,21 @@
 """The verify command: what it prints, what it writes, and how it ends."""
 
-import errno
-import io
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from backbones.__main__ import main
 from backbones.commands import verify
-from backbones.commands.verify import Speedometer
 from backbones.dataset.quarantine import read_quarantine, write_quarantine
 from backbones.dataset.splits import train_and_val
-from backbones.errors import UserError
+from backbones.dataset.verification import exclusion, findings
+from backbones.errors import UserError, exit_on_user_error
 
 BAD_TRAIN, BAD_VAL = "train/cow/003.jpg", "val/bee/001.jpg"
 REASON = "it is empty"
@@ -43,8 +44,9 @@ def spoil(*files: Path) -> None:
 
 
 def cells(shown: str) -> dict[str, list[str]]:
-    """The table: what stands in the two columns behind each title."""
-    return {line[:30].strip(): line[30:].split() for line in shown.partition("\n\n")[0].splitlines()[1:]}
+    """Return title -> cells of the table."""
+    lines = [re.split("  +", line) for line in shown.partition("\n\n")[0].splitlines()[1:]]
+    return {title: numbers for title, *numbers in lines}
 
 
 def test_sound_images_end_well_and_leave_nothing_behind(data, capsys):
@@ -119,7 +121,7 @@ def test_what_a_person_has_listed_stays_with_its_reason(data, capsys):
     assert run(data) == 1
     assert read_quarantine(data) == {"train": mine["train"] | {"cow/003.jpg": LISTED}, "val": {}}
     shown = capsys.readouterr().out
-    assert "quarantine  kept as a person has listed them: 2 images\n" in shown
+    assert "quarantine  kept, since added by hand: 2 images\n" in shown
     assert "training leaves out 3 images\n" in shown
     assert "no longer listed, because they are good or gone: train/cow/004.jpg\n" in shown
 
@@ -139,10 +141,6 @@ def test_one_bad_image_with_a_name_that_breaks_lines_does_not_lose_the_list(data
     assert len(read_quarantine(data)["train"]) == 2
 
 
-def fail_to_write(*_):
-    raise OSError(errno.EROFS, "read-only file system")
-
-
 def test_a_damaged_list_is_refused_before_the_work(data, monkeypatch):
     (data / "quarantine.tsv").write_text("cow/003.jpg\n")
     monkeypatch.setattr(verify, "survey", None)
@@ -150,9 +148,13 @@ def test_a_damaged_list_is_refused_before_the_work(data, monkeypatch):
         run(data)
 
 
+def fail_to_write(*_):
+    raise OSError(30, "Read-only file system")
+
+
 def test_where_the_list_cannot_be_written_the_findings_are_shown_first(data, capsys, tmp_path, monkeypatch):
     spoil(data / BAD_TRAIN)
-    monkeypatch.setattr("backbones.dataset.quarantine.write_text", fail_to_write)
+    monkeypatch.setattr(exclusion, "write_quarantine", fail_to_write)
     with pytest.raises(UserError, match=r"(?s)quarantine.tsv cannot be written: .*prepare .* --out INDEX"):
         run(data, "--json", str(tmp_path / "found.json"))
     assert f"{data / BAD_TRAIN}: {REASON}" in capsys.readouterr().out
@@ -160,7 +162,7 @@ def test_where_the_list_cannot_be_written_the_findings_are_shown_first(data, cap
 
 
 def test_sound_images_need_no_place_to_write(data, monkeypatch):
-    monkeypatch.setattr("backbones.dataset.quarantine.write_text", fail_to_write)
+    monkeypatch.setattr(exclusion, "write_quarantine", fail_to_write)
     assert run(data) == 0
 
 
@@ -184,7 +186,7 @@ def test_equal_images_are_remarks_not_errors(data, capsys):
 
 
 def test_counts_that_are_not_imagenets_are_errors(data, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "miscounts", lambda splits: [f"{' and '.join(splits)} are short"])
+    monkeypatch.setattr(findings, "find_miscounts", lambda splits: [f"{' and '.join(splits)} are short"])
     assert run(data) == 1
     assert "count       train and val are short\n" in capsys.readouterr().out
 
@@ -211,12 +213,14 @@ def test_a_file_name_that_is_no_text_can_be_shown(data, capsys):
     assert len(train_and_val(data)[0]) == 64
 
 
-def test_a_terminal_that_knows_ascii_alone_is_shown_every_name(data, monkeypatch):
-    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
-    monkeypatch.setattr("sys.stdout", terminal)
-    verify.show("cow/\udcff\u00e9.jpg\n")
-    terminal.flush()
-    assert terminal.buffer.getvalue() == rb"cow/\udcff\xe9.jpg" + b"\n"  # pyright: ignore[reportAttributeAccessIssue]
+def test_a_terminal_that_knows_ascii_alone_is_shown_every_name(data):
+    Path(os.fsdecode(os.fsencode(data / "train" / "cow") + b"/\xff.jpg")).write_bytes(b"")
+    (data / "train" / "cow" / "\u00e9.jpg").write_bytes(b"")
+    command = [sys.executable, "-m", "backbones", "verify", str(data), "--workers", "1"]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert rb"cow/\udcff.jpg: it is empty" in ended.stdout
+    assert rb"cow/\xe9.jpg: it is empty" in ended.stdout
 
 
 def test_an_interrupted_run_writes_nothing(data, capsys, monkeypatch, tmp_path):
@@ -225,7 +229,9 @@ def test_an_interrupted_run_writes_nothing(data, capsys, monkeypatch, tmp_path):
 
     spoil(data / BAD_TRAIN)
     monkeypatch.setattr(verify, "survey", interrupted)
-    assert run(data, "--json", str(tmp_path / "found.json")) == 130
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        main(["verify", str(data), "--workers", "1", "--json", str(tmp_path / "found.json")])
+    assert stopped.value.code == 130
     assert "interrupted" in capsys.readouterr().err
     assert not (data / "quarantine.tsv").exists()
     assert not (tmp_path / "found.json").exists()
@@ -238,20 +244,10 @@ def test_a_missing_folder_for_json_is_refused_before_the_work(data, monkeypatch,
 
 
 def test_a_json_file_that_cannot_be_written_is_named(data, tmp_path):
-    with pytest.raises(UserError, match=r"--json .* cannot be written: Is a directory"):
+    with pytest.raises(UserError, match=r"--json .* is a folder; name a file"):
         run(data, "--json", str(tmp_path))
 
 
 def test_no_workers_are_refused(data):
-    with pytest.raises(UserError, match="--workers 0"):
+    with pytest.raises(UserError, match="--workers=0 must be positive"):
         main(["verify", str(data), "--workers", "0"])
-
-
-def test_a_log_gets_plain_lines_with_the_speed_and_the_time_left(capsys):
-    with Speedometer(150) as speed:
-        speed.seen(10)
-        speed.start -= 10
-        speed.printed -= 10
-        speed.seen(40)
-        speed.seen(1)
-    assert capsys.readouterr().err == "50/150 images  5 images/s  0:00:20 left\n"

@@ -1,7 +1,7 @@
-"""``python -m backbones doctor``: is the loader or the network the limit, which stage of it, and what to change.
+"""Tell whether the loader or the network is the limit, at which stage, and what to change.
 
-Takes the options of train_imagenet.py and measures what they ask for, in one process, for about a minute and a half.
-Nothing is trained or written. What it prints is what a report of a problem needs.
+Takes the options of train_imagenet.py and measures their training in one process, for about a minute and a half.
+Nothing is trained or written. The output belongs in the report of a problem.
 """
 
 import sys
@@ -16,33 +16,34 @@ import torch
 from backbones import canonical_name
 from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
 from backbones.command_line import parse
-from backbones.commands.doctor.diagnosis import Diagnosis, Machine, diagnose, table, verdict
+from backbones.commands.doctor.diagnosis import Diagnosis, Machine, diagnose, stage_table, verdict
 from backbones.commands.doctor.measure import SECONDS, Measurements, Rate, measure
-from backbones.commands.doctor.versions import usable_cores, versions
+from backbones.commands.doctor.versions import versions
 from backbones.dataset.index import Index
+from backbones.dataset.workers import usable_cores
 from backbones.errors import UserError
-from backbones.recipe import Recipe, differences, run_length
+from backbones.recipe import Recipe, differences, micro_batch, run_length
+from backbones.terminal import write
 from backbones.training.launch import create_accelerator, precision_name
 
-FOLDERS = ("data_dir", "output")
-"""Options that are not shown among the differences from the defaults."""
+PRIVATE_OPTIONS = ("data_dir", "output")
+"""Options with folders, which are not shown among the differences from the defaults."""
 
 
 def main(arguments: Sequence[str], *, seconds: float = SECONDS) -> None:
-    """Measure the recipe of the command line, each stage for ``seconds``, and print what was found."""
-    recipe = parse(Recipe, arguments, description=__doc__ or "")
+    """Measure the recipe of the command line, each stage for ``seconds``, and print the report."""
+    recipe = parse(Recipe, arguments, prog="python -m backbones doctor", description=__doc__ or "")
     if recipe.resume:
         raise UserError("doctor resumes nothing: measure the recipe of that run with --config RUN/recipe.yaml.")
     for text in examine(replace(recipe, model=canonical_name(recipe.model)), seconds=seconds):
-        sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # data_dir need not be valid text
-        sys.stdout.flush()
+        write(text)
 
 
 def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
-    """Yield the lines of the report, the ones about the machine before anything is measured.
+    """Yield the lines of the report; those about the machine come before the measurements.
 
     Args:
-        recipe: what `train_imagenet.py` would train.
+        recipe: recipe for `train_imagenet.py`.
         seconds: length of each measurement.
     """
     accelerator = create_accelerator(
@@ -62,7 +63,7 @@ def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
     measured = measure(run, recipe, seconds=seconds, tell=_tell)
     found = diagnose(measured)
     resolved = replace(recipe, precision=precision_name(accelerator))
-    yield from ["", *table(measured, found)]
+    yield from ["", stage_table(measured, found)]
     yield from ["", *verdict(measured, found, resolved, _machine(measured, found, accelerator.device))]
     yield from _notes(measured, recipe, accelerator.device, steps_per_epoch=batches[0].steps_per_epoch)
     yield from estimates(measured.joint, recipe, len(train), batches[0].steps_per_epoch)
@@ -73,15 +74,14 @@ def _settings(recipe: Recipe, train: Index, *, precision: str) -> Iterator[str]:
     where = recipe.data_dir if recipe.loader != "synthetic" else "made up"
     size = f", {train.lengths.mean() / 1000:.0f} kB each on average" if recipe.loader != "synthetic" else ""
     yield f"data        {where}: {len(train)} training images in {len(train.classes)} classes{size}"
-    each = recipe.batch_size // recipe.grad_accum_steps
-    yield f"batch       {recipe.batch_size} images per step, {each} at a time, precision {precision}"
+    yield f"batch       {recipe.batch_size} images per step, {micro_batch(recipe, 1)} at a time, precision {precision}"
     changed = differences(Recipe().to_dict(), recipe.to_dict()).items()
-    shown = [f"{name}={_without_folder(new)}" for name, (_, new) in changed if name not in FOLDERS]
+    shown = [f"{name}={_without_folder(new)}" for name, (_, new) in changed if name not in PRIVATE_OPTIONS]
     yield f"recipe      {' '.join(shown) or 'the defaults'}"
 
 
 def _without_folder(value: object) -> object:
-    """Shorten the path of a cfg file to its name: folders are nobody's business."""
+    """Shorten the path of a cfg file to its name, since folders are private."""
     return Path(value).name if isinstance(value, str) else value
 
 
@@ -92,7 +92,7 @@ def _machine(measured: Measurements, found: Diagnosis, device: torch.device) -> 
 
 
 def _notes(measured: Measurements, recipe: Recipe, device: torch.device, *, steps_per_epoch: int) -> Iterator[str]:
-    """Yield what limits the worth of the figures."""
+    """Yield reasons why the figures may be too good."""
     if recipe.loader != "synthetic":
         again = measured.steps > steps_per_epoch
         cached = "more than there are, so most came from memory" if again else "some perhaps from the page cache"
@@ -102,7 +102,7 @@ def _notes(measured: Measurements, recipe: Recipe, device: torch.device, *, step
 
 
 def estimates(rate: Rate, recipe: Recipe, size: int, steps_per_epoch: int) -> list[str]:
-    """Return how long an epoch and the run take at ``rate``, validation not counted."""
+    """Return lines with the time of an epoch and of the run at ``rate``, without validation."""
     steps = run_length(recipe, steps_per_epoch)
     epoch, whole = (_duration(count * recipe.batch_size / rate.per_second) for count in (steps_per_epoch, steps))
     return [
@@ -116,5 +116,5 @@ def _duration(seconds: float) -> str:
 
 
 def _tell(stage: str) -> None:
-    """Say on the terminal what is being measured, apart from the report."""
+    """Print the stage that is measured on stderr, apart from the report."""
     sys.stderr.write(f"measuring   {stage}\n")

@@ -1,4 +1,4 @@
-"""What the measurements of a recipe say: which side and which stage is the limit, and what to change first."""
+"""Diagnosis from measurements: which side and which stage is the limit, and what to change first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,55 +6,64 @@ from dataclasses import dataclass
 from backbones.commands.doctor.measure import Measurements, Rate
 from backbones.commands.doctor.versions import core_count
 from backbones.recipe import Recipe
+from backbones.terminal import table
 
-THRESHOLD = 0.05
+MIN_WAITING = 0.05
 """Share of a step spent waiting for data from which on the input is the limit."""
 
-IDLE = 0.5
-"""Cores that must be idle before more threads are advised."""
+MIN_IDLE_CORES = 0.5
+"""Idle cores from which on more threads are advised."""
 
-RIVALRY = 0.9
-"""Below this share of what the slower one does alone, loader and network are said to compete for cores."""
+MIN_JOINT_SPEED = 0.9
+"""Speed of loader and network together / speed of the slower one alone, below which they compete for cores."""
 
-RESIZED = 384
-"""Short side in pixels of the smaller images that are advised, or half as much again as the network takes."""
+HIGH_DECODER_LOAD = 0.9
+"""Share of the files for the hardware decoder that is advised where it has less."""
+
+MIN_SHORT_SIDE = 384
+"""Least short side in pixels of the smaller images that are advised; more where the network's input is large."""
+
+
+HEADING = ("stage", "images/s", "ms/image", "of a step", "cores busy", "images/s/core")
+LEGEND = "(+: that stage and those before it; ms/image: what it adds; copy: to the device, to floats, colours, mixing)"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the measurements say."""
+    """The limit, and the time of each stage."""
 
     input_bound: bool
+    """Whether the loader is the limit, and not the network."""
     share: float
-    """Share of a step that the limiting side takes: waiting for data, or the rest."""
+    """Share of a step that the limiting side takes: the time of waiting for data, or the rest."""
     limit: str
-    """The stage that takes longest on that side."""
+    """Slowest stage of that side."""
     added: dict[str, float]
-    """Seconds per image that each stage of the loader adds to those before it, and what the network takes alone."""
+    """Seconds per image that each stage of the loader adds to the stages before it; for "model", the network alone."""
     step: dict[str, float]
-    """Seconds per image of a training step by what they were spent on: waiting, in the proportions of ``added``, or
-    the network. Their sum is the time of the step."""
+    """Seconds per image of a training step: the time of waiting, divided among the stages in proportion to ``added``,
+    and the rest for "model"."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the advice depends on besides the recipe."""
+    """Facts that the advice depends on, besides the recipe."""
 
     cores: int
     """Cores that this process may use."""
     idle: float
     """Cores that were idle while the limiting stage was measured."""
     on_gpu: bool
-    """The network is on a GPU."""
+    """Whether the network is on a GPU."""
     has_gpu: bool
-    """There is a GPU."""
+    """Whether there is a GPU."""
 
 
 def diagnose(measured: Measurements) -> Diagnosis:
-    """Tell which side is the limit, and which stage of it."""
+    """Find the side and the stage that are the limit."""
     added = _added({stage: rate.per_image for stage, rate in measured.stages.items()})
     waited = measured.joint.waited / measured.joint.seconds
-    input_bound = waited >= THRESHOLD
+    input_bound = waited >= MIN_WAITING
     per_image, loading = measured.joint.per_image, sum(added.values())
     step = {stage: waited * per_image * time / loading for stage, time in added.items()}
     return Diagnosis(
@@ -67,43 +76,37 @@ def diagnose(measured: Measurements) -> Diagnosis:
 
 
 def _added(upto: dict[str, float]) -> dict[str, float]:
-    """Return what each stage adds, never negative; the sum is the time of the last.
+    """Return the seconds that each stage adds, never negative; their sum is the time up to the last stage.
 
-    No part takes longer than the whole: where it was measured so (a colder cache, a busier machine), it gets the time
-    of the whole.
+    Where fewer stages took longer than more of them (a colder cache, a busier machine), they get the shorter time.
     """
-    added, times = {}, list(upto.values())
-    before = 0.0
+    added, times, before = {}, list(upto.values()), 0.0
     for number, stage in enumerate(upto):
         capped = min(times[number:])
         added[stage], before = capped - before, capped
     return added
 
 
-def table(measured: Measurements, found: Diagnosis) -> list[str]:
-    """Return the lines of the table: a stage each, in the order of the work."""
+def stage_table(measured: Measurements, found: Diagnosis) -> str:
+    """Return the table of stages, in the order of the work."""
+    whole = measured.joint.per_image
     plus = ["", *["+ "] * (len(measured.stages) - 1)]
     rows = [
-        _row(sign + stage, rate, found.added[stage], found.step[stage] / measured.joint.per_image)
+        _cells(sign + stage, rate, found.added[stage], found.step[stage] / whole)
         for sign, (stage, rate) in zip(plus, measured.stages.items(), strict=True)
     ]
-    share = found.step["model"] / measured.joint.per_image
-    return [
-        f"{'stage':<12}{'images/s':>10}{'ms/image':>10}{'of a step':>11}{'cores busy':>12}{'images/s/core':>15}",
-        *rows,
-        _row("model alone", measured.model, measured.model.per_image, share),
-        _row("together", measured.joint, measured.joint.per_image, 1.0),
-        "(+: that stage and those before it; ms/image: what it adds; copy: to the device, to floats, colours, mixing)",
-    ]
+    model = _cells("model alone", measured.model, measured.model.per_image, found.step["model"] / whole)
+    joint = _cells("together", measured.joint, whole, 1.0)
+    return table([HEADING, *rows, model, joint], "lrrrrr") + f"\n{LEGEND}"
 
 
-def _row(title: str, rate: Rate, added: float, share: float) -> str:
-    figures = f"{rate.per_second:>10.1f}{1000 * added:>10.3f}{share:>11.0%}{rate.cores:>12.1f}{rate.per_core:>15.1f}"
-    return f"{title:<12}{figures}"
+def _cells(title: str, rate: Rate, added: float, share: float) -> tuple[str, ...]:
+    speed, cost = f"{rate.per_second:.1f}", f"{1000 * added:.3f}"
+    return title, speed, cost, f"{share:.0%}", f"{rate.cores:.1f}", f"{rate.per_core:.1f}"
 
 
 def verdict(measured: Measurements, found: Diagnosis, recipe: Recipe, machine: Machine) -> list[str]:
-    """Return which side is the limit, what to change first, and what else might help."""
+    """Return lines: the side that is the limit, the change to make first, and other changes that might help."""
     if found.input_bound:
         said = f"INPUT-BOUND {found.share:.0%}: that share of each step waits for data. The limit is {found.limit}."
     else:
@@ -111,7 +114,7 @@ def verdict(measured: Measurements, found: Diagnosis, recipe: Recipe, machine: M
     change, *others = advice(found.limit, recipe, machine)
     lines = [f"verdict     {said}", f"change      {change}", *(f"or          {other}" for other in others)]
     slower = min(measured.model.per_second, measured.stages["copy"].per_second)
-    if not machine.on_gpu and measured.joint.per_second < RIVALRY * slower:
+    if not machine.on_gpu and measured.joint.per_second < MIN_JOINT_SPEED * slower:
         lines.append(
             f"note        loader and network compete for {core_count(machine.cores)}: together they reach "
             f"{measured.joint.per_second / slower:.0%} of what the slower one does alone"
@@ -120,12 +123,12 @@ def verdict(measured: Measurements, found: Diagnosis, recipe: Recipe, machine: M
 
 
 def advice(limit: str, recipe: Recipe, machine: Machine) -> list[str]:
-    """Return what would relieve the stage ``limit``, the best first: options with their present values."""
+    """Return changes that make the stage ``limit`` faster, the best first: options with their present values."""
     return list({"read": _faster_read, "model": _faster_model}.get(limit, _faster_stage)(limit, recipe, machine))
 
 
 def _faster_read(_limit: str, recipe: Recipe, machine: Machine) -> Iterator[str]:
-    if machine.idle >= IDLE:
+    if machine.idle >= MIN_IDLE_CORES:
         now = recipe.loading.read_threads
         yield f"--read-threads {2 * now} (now {now}), while reads wait for the disk or the network"
     yield _resize(recipe)
@@ -133,7 +136,7 @@ def _faster_read(_limit: str, recipe: Recipe, machine: Machine) -> Iterator[str]
 
 
 def _faster_stage(limit: str, recipe: Recipe, machine: Machine) -> Iterator[str]:
-    """Yield what helps the stages of the loader that compute."""
+    """Yield changes for the stages of the loader that compute."""
     if limit == "make":
         yield "--loader dali --data-dir DIR (now synthetic): made-up images say little about the loading of files"
         return
@@ -146,10 +149,11 @@ def _faster_stage(limit: str, recipe: Recipe, machine: Machine) -> Iterator[str]
     auto = recipe.augment.inception.auto
     if limit == "augment" and auto != "none":
         yield f"--auto none (now {auto}), which changes what is learned"
-    if machine.idle >= IDLE and recipe.workers < machine.cores:
+    if machine.idle >= MIN_IDLE_CORES and recipe.workers < machine.cores:
         yield f"--workers {machine.cores} (now {recipe.workers}), since {machine.idle:.1f} cores are idle"
-    if limit == "decode" and machine.on_gpu and recipe.loading.hw_decoder_load < 0.9:
-        yield f"--hw-decoder-load 0.9 (now {recipe.loading.hw_decoder_load}), where the GPU has a hardware decoder"
+    if limit == "decode" and machine.on_gpu and recipe.loading.hw_decoder_load < HIGH_DECODER_LOAD:
+        now = recipe.loading.hw_decoder_load
+        yield f"--hw-decoder-load {HIGH_DECODER_LOAD} (now {now}), where the GPU has a hardware decoder"
     if limit == "decode":
         yield _resize(recipe)
     yield f"more cores: this process may use {core_count(machine.cores)}"
@@ -187,6 +191,6 @@ def _faster_model(_limit: str, recipe: Recipe, machine: Machine) -> Iterator[str
 
 
 def _resize(recipe: Recipe) -> str:
-    size = max(RESIZED, recipe.img_size * 3 // 2)
+    size = max(MIN_SHORT_SIDE, recipe.img_size * 3 // 2)
     source = recipe.data_dir or "DIR"
     return f"python -m backbones prepare {source} --resize {size} --out INDEX, once: smaller files with fewer pixels"

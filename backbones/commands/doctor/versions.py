@@ -1,4 +1,4 @@
-"""What a report says of the software and the machine: versions, processor, GPU, and the cores that may be used."""
+"""Software and machine in a report of a problem: versions, processor, GPU, and the cores that may be used."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ from backbones.dataset.workers import usable_cores
 
 PACKAGES = ("torchvision", "timm", "accelerate", "wandb", "numpy", "pillow")
 DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
-"""One of these is installed, with its own copy of CUDA."""
+"""DALI has a package for each version of CUDA; one of them is installed."""
 ABSENT = "not installed"
 
 
 def versions() -> list[str]:
-    """Return the versions and the machine: no paths, names of people or variables of the environment."""
+    """Return the versions and the machine, without paths, names of people or environment variables."""
     cuda = f"CUDA runtime {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return [
@@ -56,7 +56,7 @@ def _cpu() -> str:
 
 
 def _driver() -> str:
-    """Return the version of NVIDIA's kernel driver; the number alone, since who built it stands there, too."""
+    """Return the version number of NVIDIA's kernel driver; the file also names who built it."""
     number = re.search(r"\d+\.\d+(\.\d+)?", _text("/proc/driver/nvidia/version"))
     return number[0] if number else "none"
 

@@ -1,1 +1,1 @@
-"""Data sets looked at, cut down and written anew, once, before training."""
+"""Data sets cut down and written anew, once, before training."""

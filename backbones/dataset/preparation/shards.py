@@ -1,10 +1,10 @@
-"""Write an index of images as WebDataset shards: which images are in which shard, and one shard at a time."""
+"""WebDataset shards of an index: the images of each shard, and one shard written at a time."""
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ from backbones.dataset.index import Index, Split, without_ending
 from backbones.dataset.place import Place
 from backbones.dataset.preparation.shrink import shrink
 from backbones.errors import UserError
+from backbones.files import new_file
 
-MOST_IMAGES = 1_000
-"""Images of a shard."""
+MAX_IMAGES = 1_000
+"""Images in a shard."""
 
-MOST_BYTES = 10**9
-"""Bytes of the images of a shard, as large as they are before they shrink."""
+MAX_BYTES = 10**9
+"""Bytes of the images in a shard, before they are made smaller."""
 
 
 class Entry(NamedTuple):
@@ -25,13 +26,13 @@ class Entry(NamedTuple):
 
     place: Place
     shown: str
-    """What a person calls the image."""
+    """Name of the image in messages."""
     key: str
     label: int
 
 
 class Shard(NamedTuple):
-    """All that a process needs to write one shard."""
+    """Everything that a process needs to write one shard."""
 
     file: Path
     entries: list[Entry]
@@ -40,29 +41,33 @@ class Shard(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What became of a shard."""
+    """Result of writing a shard."""
 
     images: int
     failures: list[str]
-    """What could not be decoded, with the reason; where there is any, the shard was not written."""
+    """Images that cannot be decoded, with the reason. The shard is written only without any."""
+
+
+class _UnusableError(Exception):
+    """An image of a shard cannot be decoded, so that the shard must not appear."""
 
 
 def shard_ranges(index: Index) -> list[range]:
-    """Return the rows of each shard, in the order of the index: all of a class lie together."""
+    """Return the rows of each shard, in the order of the index, which has the images of a class one after another."""
     ranges: list[range] = []
     start = size = 0
     for row, length in enumerate(index.lengths.tolist()):
-        if row > start and (row - start == MOST_IMAGES or size + length > MOST_BYTES):
+        if row > start and (row - start == MAX_IMAGES or size + length > MAX_BYTES):
             ranges.append(range(start, row))
             start, size = row, 0
         size += length
     return [*ranges, range(start, len(index))] if len(index) > start else ranges
 
 
-def shards(index: Index, folder: Path, split: Split, *, short_side: int, quality: int) -> Iterator[Shard]:
-    """Yield the shards that ``folder`` lacks; UserError where two images would have the same key."""
+def create_shards(index: Index, folder: Path, split: Split, *, short_side: int, quality: int) -> Iterator[Shard]:
+    """Yield the shards that are missing in ``folder``; UserError where two images would have the same key."""
     keys = shard_keys(index)
-    for rows, file in lacking(index, folder, split):
+    for rows, file in missing_shards(index, folder, split):
         labels = index.labels[rows.start : rows.stop].tolist()
         entries = [
             Entry(index.place(row), index.describe(row), keys[row], label)
@@ -71,8 +76,8 @@ def shards(index: Index, folder: Path, split: Split, *, short_side: int, quality
         yield Shard(file, entries, short_side, quality)
 
 
-def lacking(index: Index, folder: Path, split: Split) -> list[tuple[range, Path]]:
-    """Return the rows and the file of each shard that ``folder`` lacks."""
+def missing_shards(index: Index, folder: Path, split: Split) -> list[tuple[range, Path]]:
+    """Return the rows and the file of each shard that is missing in ``folder``."""
     numbered = zip(shard_ranges(index), shard_files(index, folder, split), strict=True)
     return [(rows, file) for rows, file in numbered if not file.exists()]
 
@@ -100,37 +105,25 @@ def shard_keys(index: Index) -> list[str]:
 
 
 def write_shard(shard: Shard) -> Written:
-    """Write one shard, which appears complete or not at all: the same bytes wherever and whenever it is written."""
-    partial = shard.file.with_name(f"{shard.file.name}.{os.getpid()}.partial")
+    """Write one shard, whole or not at all. Its bytes depend only on its images and options."""
     failures: list[str] = []
-    try:
-        with partial.open("xb") as opened:
-            with tarfile.open(fileobj=opened, mode="w", format=tarfile.GNU_FORMAT) as archive:
-                for entry in shard.entries:
-                    try:
-                        image = shrink(_read(entry.place), shard.short_side, shard.quality)
-                    except UserError as error:
-                        failures.append(f"{entry.shown}: {error}")
-                        continue
-                    _add(archive, f"{entry.key}.jpg", image)
-                    _add(archive, f"{entry.key}.cls", str(entry.label).encode())
-            opened.flush()
-            os.fsync(opened.fileno())
-        if not failures:
-            partial.replace(shard.file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with suppress(_UnusableError), new_file(shard.file) as opened:
+        with tarfile.open(fileobj=opened, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            for entry in shard.entries:
+                try:
+                    image = shrink(_read(entry.place), shard.short_side, shard.quality)
+                except UserError as error:
+                    failures.append(f"{entry.shown}: {error}")
+                    continue
+                _add(archive, f"{entry.key}.jpg", image)
+                _add(archive, f"{entry.key}.cls", str(entry.label).encode())
+        if failures:
+            raise _UnusableError
     return Written(len(shard.entries), failures)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what a killed process has left in ``folder``."""
-    for file in folder.glob("*.partial"):
-        file.unlink(missing_ok=True)
-
-
 def _plain(text: str) -> str:
-    """Replace what is not a letter, a digit, a hyphen or an underscore."""
+    """Replace everything but letters, digits, hyphens and underscores."""
     return re.sub(r"[^\w-]", "_", text)
 
 

@@ -1,4 +1,4 @@
-"""One image made smaller: whatever it is stored as becomes an RGB JPEG whose short side is no longer than asked."""
+"""One image made smaller: an RGB JPEG with a limited short side, from an image file of any format."""
 
 import io
 import warnings
@@ -11,7 +11,7 @@ from backbones.dataset.place import BadImageError
 from backbones.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-"""What is decoded; the content decides, not the name."""
+"""Formats that are decoded; the content decides, not the name."""
 
 KEPT_MODES = ("RGB", "L")
 """Colour modes of a plain JPEG."""
@@ -20,9 +20,9 @@ KEPT_MODES = ("RGB", "L")
 def shrink(content: bytes, short_side: int, quality: int) -> bytes:
     """Return the image as a JPEG whose short side is at most ``short_side`` pixels, never enlarged.
 
-    The filter is antialiased and bicubic, the long side truncated to whole pixels, as torchvision's Resize does it.
-    A JPEG in RGB or grey that is small enough keeps its bytes. Everything is decoded, strictly: UserError with the
-    reason where that fails. EXIF orientation is ignored, as ImageFolder does.
+    The filter is bicubic with antialiasing, and the long side is truncated to whole pixels, as in torchvision's Resize.
+    A JPEG in RGB or grey that is small enough keeps its bytes. EXIF orientation is ignored, as in ImageFolder. Raises
+    UserError with the reason where the image cannot be decoded in full.
     """
     try:
         with warnings.catch_warnings():

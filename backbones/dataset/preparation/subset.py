@@ -8,22 +8,22 @@ from backbones.errors import UserError
 
 
 def choose_classes(classes: tuple[str, ...], count: int, seed: int) -> tuple[str, ...]:
-    """Return ``count`` of the classes, sorted: the first of a permutation, so that fewer are a part of more."""
+    """Return ``count`` of the classes, sorted. They are the first of a permutation, so that fewer are part of more."""
     if not 1 <= count <= len(classes):
-        raise UserError(f"classes={count} must lie in [1, {len(classes)}]: so many classes are there.")
+        raise UserError(f"classes={count} must lie in [1, {len(classes)}], the number of classes in the data set.")
     return tuple(classes[k] for k in np.sort(permutation(seed, 0, len(classes))[:count]))
 
 
-def of_classes(index: Index, classes: tuple[str, ...]) -> Index:
+def take_classes(index: Index, classes: tuple[str, ...]) -> Index:
     """Return the images of ``classes`` (sorted)."""
     labels = [index.classes.index(name) for name in classes]
     return index.take(np.flatnonzero(np.isin(index.labels, labels)), classes)
 
 
-def at_most(index: Index, per_class: int, seed: int) -> Index:
-    """Return ``per_class`` images of each class, or all where it has no more.
+def limit_images(index: Index, per_class: int, seed: int) -> Index:
+    """Return ``per_class`` images of each class, or all images of a smaller class.
 
-    What is chosen of a class depends on ``seed``, its label and its number of images alone.
+    The choice in a class depends only on ``seed``, its label and its number of images.
     """
     kept = [np.zeros(0, dtype=np.int64)]
     for label in range(len(index.classes)):

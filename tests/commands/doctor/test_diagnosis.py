@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 
 from backbones.command_line import parse
-from backbones.commands import prepare
 from backbones.commands.doctor.diagnosis import Machine, advice, diagnose, verdict
 from backbones.commands.doctor.measure import Measurements, Rate
+from backbones.dataset.preparation.request import Request
 from backbones.recipe import Augment, DarknetAugment, InceptionAugment, Mixing, Recipe
 
 IDLE = Machine(cores=16, idle=10.0, on_gpu=False, has_gpu=False)
@@ -110,4 +110,4 @@ def test_every_option_that_is_advised_exists():
     parse(Recipe, [word for words in options for word in words])
     commands = [text.partition(",")[0].split() for text in texts if text.startswith("python -m backbones prepare ")]
     assert len(commands) == 1
-    parse(prepare.Options, ["--source", *commands[0][4:]])
+    parse(Request, commands[0][4:])

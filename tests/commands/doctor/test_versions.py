@@ -1,4 +1,4 @@
-"""A report says what is installed and which cores may be used."""
+"""A report says what is installed."""
 
 from backbones.commands.doctor.versions import version_of
 

@@ -8,7 +8,7 @@ import pytest
 
 from backbones.dataset.index import Index, Row, make_index
 from backbones.dataset.preparation import shards as module
-from backbones.dataset.preparation.shards import Shard, remove_partial, shard_keys, shard_ranges, shards, write_shard
+from backbones.dataset.preparation.shards import Shard, create_shards, shard_keys, shard_ranges, write_shard
 from backbones.dataset.preparation.shrink import shrink
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
@@ -30,7 +30,7 @@ def train(tmp_path: Path, images: Images) -> Index:
 
 
 def one_shard(index: Index, folder: Path) -> Shard:
-    (shard,) = shards(index, folder, "train", short_side=45, quality=80)
+    (shard,) = create_shards(index, folder, "train", short_side=45, quality=80)
     return shard
 
 
@@ -83,7 +83,7 @@ def test_nothing_in_a_shard_tells_when_or_by_whom_it_was_written(train: Index, t
 
 def test_a_shard_that_is_there_is_not_written_again(train: Index, tmp_path: Path) -> None:
     write(tmp_path / "train-000000.tar", b"")
-    assert list(shards(train, tmp_path, "train", short_side=45, quality=80)) == []
+    assert list(create_shards(train, tmp_path, "train", short_side=45, quality=80)) == []
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,6 @@ def test_an_exception_leaves_nothing_behind(train: Index, tmp_path: Path, monkey
     with pytest.raises(ZeroDivisionError):
         write_shard(one_shard(train, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
-
-
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("train-000000.tar", "train-000001.tar.123.partial", "val.npz.partial"):
-        write(tmp_path / name, b"")
-    remove_partial(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["train-000000.tar"]
 
 
 def _row(index: Index, row: int) -> Row:

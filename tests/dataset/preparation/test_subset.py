@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backbones.dataset.index import Index, Row, make_index
-from backbones.dataset.preparation.subset import at_most, choose_classes, of_classes
+from backbones.dataset.preparation.subset import choose_classes, limit_images, take_classes
 from backbones.errors import UserError
 
 CLASSES = tuple(f"c{k:03d}" for k in range(100))
@@ -38,27 +38,27 @@ def test_fewer_classes_are_a_part_of_more() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_a_number_of_classes_that_is_not_there_is_refused(count: int) -> None:
+def test_a_number_take_classes_that_is_not_there_is_refused(count: int) -> None:
     with pytest.raises(UserError, match=rf"classes={count} must lie in \[1, 100\]"):
         choose_classes(CLASSES, count, seed=0)
 
 
 def test_all_images_of_the_classes_are_kept_and_no_others(index: Index) -> None:
-    kept = of_classes(index, ("c003", "c050"))
+    kept = take_classes(index, ("c003", "c050"))
     assert list(kept.names) == [name for name in index.names if name[:4] in ("c003", "c050")]
     assert kept.labels.tolist() == [0] * 13 + [1] * 11
 
 
 def test_each_class_keeps_so_many_images_or_all_it_has(index: Index) -> None:
-    kept = at_most(index, 12, seed=0)
+    kept = limit_images(index, 12, seed=0)
     assert np.bincount(kept.labels).tolist() == [min(12, 10 + k % 7) for k in range(100)]
     assert set(kept.names) < set(index.names)
 
 
 def test_images_are_not_just_the_first_of_a_class(index: Index) -> None:
-    chosen = [int(name.split("/")[1]) for name in at_most(index, 5, seed=0).names]
+    chosen = [int(name.split("/")[1]) for name in limit_images(index, 5, seed=0).names]
     assert 4 < np.mean(chosen) < 8  # 6 on average; the first five would be 2
 
 
 def test_fewer_images_are_a_part_of_more(index: Index) -> None:
-    assert set(at_most(index, 3, seed=2).names) < set(at_most(index, 6, seed=2).names)
+    assert set(limit_images(index, 3, seed=2).names) < set(limit_images(index, 6, seed=2).names)

@@ -1,0 +1,1 @@
+"""Check of every image of a data set, once, before training."""
