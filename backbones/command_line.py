@@ -44,15 +44,6 @@ class _Word(NamedTuple):
     """Option that the word follows."""
 
 
-class _Layer(NamedTuple):
-    """One source of options: a file, or the command line."""
-
-    values: Mapping[str, Any]
-    """Dotted option -> value."""
-    words: list[str]
-    """The same for jsonargparse."""
-
-
 def parse(
     options: type[T],
     argv: Sequence[str],
@@ -81,12 +72,7 @@ def parse(
     kinds = dict(_list_options(options))
     usage = _usage(options, prog or f"python {Path(sys.argv[0]).name}")
     given = _assign_words(list(_read_words(argv, kinds)), options, usage)
-    files = [*([str(config)] if config else []), *(word.value for word in given if word.option == "config")]
-    layers = [_Layer(_flat(_read_file(Path(file), options), kinds), [f"--config={file}"]) for file in files]
-    layers.append(_command_line(given, kinds))
-    if "help" not in layers[-1].values:
-        _require_all(options, layers, usage)
-    words = list(_settle(layers, options))
+    words = _merge(given, config, options, usage)
     parser = _create_parser(options, description, usage)
     try:
         values = parser.instantiate(parser.parse_args(words))
@@ -241,16 +227,6 @@ def _about_option(option: str, options: type) -> str:
     return f": {_dashed(option.rpartition('.')[2])} takes {_noun(kind)}{FLAG_HINTS.get(option, '')}"
 
 
-def _command_line(given: list[_Word], kinds: Kinds) -> _Layer:
-    values: dict[str, Any] = {}
-    words = []
-    for option, value, _ in given:
-        if option != "config":
-            words.append(f"--{option}={value}" if value or option not in _FLAGS else f"--{option}")
-            values |= _flat({option: _plain_value(value)}, kinds)
-    return _Layer(values, words)
-
-
 def _plain_value(text: str) -> Any:
     """Return the value that a word has in YAML; a wrong one is refused later, by its type."""
     try:
@@ -268,36 +244,41 @@ def _flat(values: Mapping[str, Any], kinds: Kinds, prefix: str = "") -> dict[str
     return flat
 
 
-def _require_all(options: type, layers: Sequence[_Layer], usage: str) -> None:
-    """Raise UserError where a field without a default is given nowhere."""
+def _merge(given: list[_Word], config: Path | None, options: type, usage: str) -> list[str]:
+    """Return all options, those of files first, as words ``--option=value``."""
+    kinds = dict(_list_options(options))
+    values: dict[str, Any] = {}
+    for file in [config, *(Path(word.value) for word in given if word.option == "config")]:
+        values = _join(values, _flat(_read_file(file, options), kinds) if file else {})
+    typed = [word for word in given if word.option != "config"]
+    values = _join(values, _flat({word.option: _plain_value(word.value) for word in typed}, kinds))
+    if "help" not in values:
+        _require_all(options, values, usage)
+    names = {word.option for word in typed}
+    words = [_Word(option, _as_word(value)) for option, value in values.items() if option not in names] + typed
+    return [f"--{option}={value}" if value or option not in _FLAGS else f"--{option}" for option, value, _ in words]
+
+
+def _require_all(options: type, values: Mapping[str, Any], usage: str) -> None:
+    """Raise UserError where a field without a default is not given."""
     for field in _fields(options):
-        if _is_required(field) and not any(field.name in layer.values for layer in layers):
-            name = field.metadata.get("positional") or _dashed(field.name)
-            raise UserError(f"{name} is missing.\n{usage}")
+        if _is_required(field) and field.name not in values:
+            raise UserError(f"{field.metadata.get('positional') or _dashed(field.name)} is missing.\n{usage}")
 
 
-def _settle(layers: Sequence[_Layer], options: type) -> Iterator[str]:
-    """Yield the words of all layers; before each layer, what it contradicts below is put at its default."""
-    below: dict[str, Any] = {}
-    for layer in layers:
-        for option in [option for option in below if _gives_way(option, below[option], layer.values)]:
-            del below[option]
-            yield f"--{option}={_default(option, options)}"
-        yield from layer.words
-        below |= layer.values
+def _join(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of both; a value from below that one from above replaces or contradicts is left out."""
+    return {option: value for option, value in below.items() if not _gives_way(option, value, above)} | dict(above)
 
 
 def _gives_way(option: str, value: Any, above: Mapping[str, Any]) -> bool:
-    """Tell whether a value from below is contradicted by the values ``above``, which do not give the option."""
+    """Tell whether a value is contradicted by the values ``above``."""
     rows = [row for row in CONTRADICTIONS if row.option in above and f"{option}.".startswith(f"{row.loser}.")]
-    return option not in above and any(row.clash(above[row.option], value) for row in rows)
+    return any(row.clash(above[row.option], value) for row in rows)
 
 
-def _default(option: str, options: type) -> str:
-    """Return the default of a dotted option as it is written on the command line."""
-    value: Any = options()
-    for name in option.split("."):
-        value = getattr(value, name)
+def _as_word(value: Any) -> str:
+    """Return a value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -13,7 +13,7 @@ WRONG_WORDS = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
-MIN_LIKENESS = 0.65
+MIN_LIKENESS = 0.7
 """Likeness of two names (0 to 1) from which on one is suggested for the other."""
 
 

@@ -1,5 +1,10 @@
 """Errors for the user come without a traceback and with the nearest name."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from backbones.errors import UserError, did_you_mean, exit_on_user_error
@@ -37,3 +42,45 @@ def test_the_nearest_names_are_suggested():
 
 def test_nothing_is_suggested_when_nothing_is_near():
     assert did_you_mean("zzz", ["smoothing", "mosaic"]) == ""
+
+
+def test_the_exit_status_is_that_of_the_error():
+    error = UserError("it cannot tell")
+    error.status = 1
+    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+        raise error
+    assert stopped.value.code == 1
+
+
+def test_after_ctrl_c_a_program_says_how_to_go_on(capsys):
+    with pytest.raises(SystemExit), exit_on_user_error(interrupted="give it again"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted: give it again\n"
+
+
+def test_names_that_are_near_by_letters_alone_are_not_suggested():
+    assert did_you_mean("amp", ["warmup", "sampling", "mixup", "clip_grad"]) == ""
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_everything():
+    code = (
+        "from backbones.errors import exit_on_user_error\nwith exit_on_user_error():\n    print('gr\\u00fcn \\udcff')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+    assert ended.stdout == rb"gr\xfcn \udcff" + b"\n"
+
+
+@pytest.mark.parametrize("words", [["train_imagenet.py", "--data-dir"], ["eval.py", "--ckpt"]])
+def test_both_scripts_show_an_odd_folder_to_such_a_terminal(words):
+    ended = subprocess.run(
+        [sys.executable, *words, "/gr\u00fcn"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert rb"gr\xfcn" in ended.stderr
+    assert b"Traceback" not in ended.stderr

@@ -7,25 +7,31 @@ import yaml
 from backbones.darknet.cfg import Cfg, Section, read_cfg
 from backbones.darknet.shapes import infer_layers
 
-_CARRIED = (
+_CONVERTED = (
     "batch", "subdivisions", "learning_rate", "momentum", "decay", "max_batches", "burn_in", "power", "policy",
     "height", "width", "channels", "flip", "min_crop", "max_crop", "aspect", "angle", "hue", "saturation", "exposure",
     "mixup", "cutmix", "mosaic", "blur", "label_smooth_eps",
 )  # fmt: skip
-_MIXUP = {1: ("mixup",), 2: ("cutmix",), 3: ("mosaic",), 4: ("mosaic", "cutmix")}
-"""What the numbers of mixup= stand for; cutmix=1 and mosaic=1 overrule it."""
+_MIXUP_KINDS = {1: ("mixup",), 2: ("cutmix",), 3: ("mosaic",), 4: ("mosaic", "cutmix")}
+"""Value of mixup= -> kinds of mixing; without effect where cutmix=1 or mosaic=1 is set."""
+_DEFAULT_BLUR = 15
+"""Side in pixels of the blur of blur=1."""
+_MIXED_SHARE = 0.5
+"""Share of images that darknet mixes."""
+_BN_MOMENTUM = 0.01
+"""Momentum of BatchNorm in darknet, which has no option for it."""
 _HARMLESS = (
     "optimized_memory", "workspace_size_limit_mb", "use_cuda_graph", "show_receptive_field", "max_chart_loss",
     "augment_speed",
 )  # fmt: skip
-"""Options that change nothing of what is computed. Any option not named here must have its default."""
+"""Options without effect on the result. Any option that is not named here must have its default."""
 
 
 def recipe_text(path: str) -> str:
-    """Return the recipe that trains the network of a cfg as its ``[net]`` section says, as YAML.
+    """Return the recipe, as YAML, that trains the network of a cfg as its ``[net]`` section says.
 
     Raises:
-        UserError: the cfg is wrong, or asks for a training that no recipe describes; the message names the line.
+        UserError: the cfg is wrong, or its training has no recipe. The message names the line.
     """
     cfg = read_cfg(path)
     infer_layers(cfg)
@@ -52,7 +58,7 @@ def recipe_options(cfg: Cfg) -> dict[str, Any]:
             "weight_decay": net["decay"],
             "power": net["power"],
             "burn_in": net["burn_in"],
-            "bn_momentum": 0.01,
+            "bn_momentum": _BN_MOMENTUM,
             **_fusion_update(cfg),
         },
     }
@@ -65,13 +71,13 @@ def _require_known(net: Section) -> None:
         raise net.error("width", f"is not the height {net['height']}: a recipe has square images")
     if net["channels"] != 3:
         raise net.error("channels", "is not 3: a recipe has RGB images")
-    for option in net.values.keys() - {*_CARRIED, *_HARMLESS}:
+    for option in net.values.keys() - {*_CONVERTED, *_HARMLESS}:
         if net[option] != Section("net")[option]:
             raise net.error(option, "has no counterpart in a recipe")
 
 
 def _augment(net: Section) -> dict[str, Any]:
-    """Return darknet's warp and HSV shift; unset crops lie between once and twice the size of the network."""
+    """Return darknet's warp and change of colours; unset crops are once and twice the size of the network."""
     size = net["width"]
     ranges = {
         "min_crop": net["min_crop"] or size,
@@ -87,17 +93,23 @@ def _augment(net: Section) -> dict[str, Any]:
 
 def _mixing(net: Section) -> dict[str, Any]:
     own = tuple(kind for kind in ("mosaic", "cutmix") if net[kind])
-    kinds = own or _MIXUP.get(net["mixup"], ())
-    blur = 15 if net["blur"] == 1 else net["blur"] // 2 * 2 + 1 if net["blur"] else 0
+    kinds = own or _MIXUP_KINDS.get(net["mixup"], ())
     return {
         **{kind: kind in kinds for kind in ("mosaic", "cutmix", "mixup")},
-        "prob": 0.5 if kinds else 0.0,
-        "blur": blur,
+        "prob": _MIXED_SHARE if kinds else 0.0,
+        "blur": _blur(net["blur"]),
         "smoothing": net["label_smooth_eps"],
     }
 
 
+def _blur(blur: int) -> int:
+    """Return the side of the blur in pixels, which is odd."""
+    if blur <= 1:
+        return blur * _DEFAULT_BLUR
+    return blur // 2 * 2 + 1
+
+
 def _fusion_update(cfg: Cfg) -> dict[str, Any]:
-    """Return darknet's rule for fusion weights where shortcuts, each as the cfg says, are held back during burn-in."""
+    """Return darknet's rule for fusion weights where a shortcut does not learn during burn-in (burnin_update=)."""
     is_held = any(section["burnin_update"] for section in cfg.layers if section.kind == "shortcut")
     return {"fusion_update": "darknet"} if is_held else {}

@@ -1,4 +1,4 @@
-"""The fusion diagnostics: the figures, the picture, and the exit status for a dead branch."""
+"""The table, the picture, and the exit status for a dead input."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ from PIL import Image
 import backbones
 from backbones.__main__ import main
 from backbones.commands.inspect.command import table
-from backbones.commands.inspect.fusion import fusion_report
+from backbones.commands.inspect.fusion import Branch, fusion_report
 from backbones.darknet.network import load_cfg
 from backbones.darknet.trace import trace
 from backbones.darknet.weights import save_weights
-from backbones.errors import UserError
+from backbones.errors import UserError, exit_on_user_error
 from backbones.layers import WeightedShortcut
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -31,36 +31,6 @@ def with_weights(layer: int, *values: float, name: str = "csresnext50_ws"):
     return model
 
 
-def test_every_input_of_every_shortcut_is_described():
-    model = backbones.create_model("csresnext50_ws_mi2", num_classes=4)
-    report = fusion_report(model, IMAGES)
-    inputs = [(branch.layer, branch.input, branch.source) for branch in report if branch.layer in (8, 16)]
-    assert inputs == [(8, 0, 7), (8, 1, 4), (16, 0, 15), (16, 1, 12), (16, 2, 8), (16, 3, 4)]
-    assert len(report) == 35
-    assert not any(branch.dead for branch in report)
-    assert all(branch.raw == 1 for branch in report)
-    assert model.training
-
-
-def test_shares_are_measured_on_the_batch():
-    """Against the definition, from the recorded inputs of one shortcut."""
-    model = with_weights(27, 0.5, 1.5).eval()
-    seen = []
-    handle = shortcut(model, 27).register_forward_hook(lambda _m, inputs, _o: seen.append(inputs))
-    report = [branch for branch in fusion_report(model, IMAGES) if branch.layer == 27]
-    handle.remove()
-    parts = [x.abs().mean().item() * weight for x, weight in zip(seen[0], (0.5, 1.5), strict=True)]
-    assert [branch.share for branch in report] == pytest.approx([part / sum(parts) for part in parts], rel=1e-4)
-    assert [branch.effective for branch in report] == pytest.approx([0.25, 0.75], abs=1e-4)
-
-
-def test_a_narrow_input_counts_for_its_own_channels_only():
-    model = backbones.create_model("csresnext50", num_classes=4)
-    report = [branch for branch in fusion_report(model, IMAGES) if branch.layer == 8]
-    assert sum(branch.share for branch in report) == pytest.approx(1)
-    assert [(branch.raw, branch.effective) for branch in report] == [(None, 1.0)] * 2
-
-
 def test_the_dead_layer_27_of_the_thread_is_named(tmp_path, capsys):
     """Both weights fell below zero, so with the old hard relu the layer added nothing."""
     with torch.no_grad():
@@ -78,30 +48,6 @@ def test_the_dead_layer_27_of_the_thread_is_named(tmp_path, capsys):
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert (214, 39, 40) in {color for _, color in image.convert("RGB").getcolors(1 << 20)}
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "dead"),
-    [
-        ("csresnext50_ws", (1.0, 0.001), [False, True]),
-        ("csresnext50_ws", (1.0, 0.02), [False, False]),
-        ("csresnext50_ws", (1.0, 0.005), [False, True]),
-        ("csresnext50_ws_mi2", (1.0, -5.0), [False, True]),
-        ("csresnext50_ws_mi2", (1.0, -3.0), [False, False]),
-    ],
-)
-def test_a_branch_is_dead_at_a_raw_thousandth_or_below_one_percent(name, values, dead):
-    report = fusion_report(with_weights(27, *values, name=name), IMAGES)
-    assert [branch.dead for branch in report if branch.layer == 27] == dead
-
-
-def test_a_branch_that_lives_in_one_channel_is_alive():
-    model = backbones.create_model("csresnext50_ws", num_classes=4, fusion_weights="per_channel")
-    weight = shortcut(model, 27).weight
-    with torch.no_grad():
-        weight[1] = -1
-        weight[1, 7] = 1
-    assert not any(branch.dead for branch in fusion_report(model, IMAGES))
 
 
 def test_the_table_has_a_line_for_each_input():
@@ -142,15 +88,14 @@ def test_the_batch_can_come_from_images(tmp_path, image_folder, capsys):
     assert "27  stages.1.blocks.0.shortcut" in capsys.readouterr().out
 
 
-@torch.no_grad()
-def test_shares_that_darknet_does_not_know_are_inspected_too():
-    """The sigmoid normalization has no cfg, so its shortcuts are numbered among themselves."""
-    model = backbones.create_model(
-        "csresnext50", num_classes=4, fusion_weights="per_feature", fusion_normalization="sigmoid"
-    )
-    first = next(module for module in model.modules() if isinstance(module, WeightedShortcut))
-    first.weight.copy_(torch.tensor([[0.0], [-9.0]]))
-    report = fusion_report(model, IMAGES)
-    assert len(report) == 26
-    assert [(branch.layer, branch.input) for branch in report if branch.dead] == [(0, 1)]
-    assert "?" in table(report)
+def test_where_it_cannot_tell_it_ends_with_status_1(capsys):
+    for words in (["nowhere"], [], ["a", "--no-such-option"], ["a", "--heat-map", "no/such/folder/a.png"]):
+        with pytest.raises(SystemExit) as stopped, exit_on_user_error():
+            main(["inspect", *words])
+        assert stopped.value.code == 1
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_the_source_of_an_input_that_is_not_known_is_a_question_mark():
+    branch = Branch(layer=3, module="a.b", input=1, source=None, raw=None, effective=1.0, share=0.25, dead=False)
+    assert table([branch]).splitlines()[1].split() == ["3", "a.b", "1:", "?", "-", "1.0000", "25.0%"]
