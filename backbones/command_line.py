@@ -82,11 +82,16 @@ def parse(
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help with options as they are typed: with dashes."""
+    """Help with options as they are typed: with dashes, and flags with their opposite."""
 
     def _format_action_invocation(self, action: Any) -> str:
         text = super()._format_action_invocation(action)
-        return re.sub(r"--[\w.]+", lambda match: match[0].replace("_", "-"), text)
+        text = re.sub(r"--[\w.]+", lambda match: match[0].replace("_", "-"), text)
+        return re.sub(r"--([\w.-]+) \{true,false\}", r"--\1, --no-\1", text)
+
+    def _expand_help(self, action: Any) -> str:
+        """Leave out types that are visible in the choices."""
+        return re.sub(r"type: (Literal\[[^]]*\]|bool)( \| null)?, ", "", super()._expand_help(action))
 
 
 def _create_parser(options: type, description: str, usage: str) -> ArgumentParser:
@@ -102,6 +107,9 @@ def _create_parser(options: type, description: str, usage: str) -> ArgumentParse
     )
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options)
+    metavars = {field.name: field.metadata.get("positional") for field in _fields(options)}
+    for action in parser._actions:  # noqa: SLF001  # argparse lists its options nowhere else
+        action.metavar = metavars.get(action.dest) or action.metavar
     return parser
 
 
