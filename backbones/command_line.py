@@ -108,7 +108,7 @@ def _create_parser(options: type, description: str, usage: str) -> ArgumentParse
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options)
     metavars = {field.name: field.metadata.get("positional") for field in _fields(options)}
-    for action in parser._actions:  # noqa: SLF001  # argparse lists its options nowhere else
+    for action in parser._actions:  # argparse lists its options nowhere else
         action.metavar = metavars.get(action.dest) or action.metavar
     return parser
 

@@ -13,8 +13,8 @@ WRONG_WORDS = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
-MIN_LIKENESS = 0.7
-"""Likeness of two names (0 to 1) from which on one is suggested for the other."""
+MIN_LIKENESS = 0.65
+"""Likeness of two names (0 to 1) from which on one is suggested for the other, if their lengths are similar."""
 
 
 class UserError(Exception):
@@ -50,5 +50,6 @@ def exit_on_user_error(
 
 def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:
     """Return ``" Did you mean a, b?"`` for the known names nearest to ``name``, or ``""`` where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=n, cutoff=MIN_LIKENESS)
+    similar = [other for other in known if abs(len(other) - len(name)) <= len(name) // 2]
+    near = difflib.get_close_matches(name, similar, n=n, cutoff=MIN_LIKENESS)
     return f" Did you mean {', '.join(near)}?" if near else ""
