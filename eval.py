@@ -20,7 +20,7 @@ from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import Interpolation, Protocol, require
+from backbones.recipe import Interpolation, Protocol, require_positive
 from backbones.terminal import say, write
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
@@ -70,9 +70,7 @@ class Options:
     """auto: a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        for option in ("batch_size", "workers"):
-            require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
-        require(self.eval_size is None or self.eval_size > 0, "eval_size", self.eval_size, "must be positive")
+        require_positive(self, "", "batch_size", "workers", "eval_size")
 
 
 def main(argv: Sequence[str]) -> Evaluation:

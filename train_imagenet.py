@@ -12,7 +12,7 @@ from pathlib import Path
 from backbones import canonical_name
 from backbones.assembly.announce import conclude, introduce
 from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
-from backbones.command_line import parse
+from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
 from backbones.training.evaluate import Evaluation
@@ -62,11 +62,10 @@ def recorded(run: Run, folder: Path) -> Iterator[None]:
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """Return the recipe; a resumed run starts from its own unless another is named."""
-    recipe = parse(Recipe, argv, description=__doc__ or "")
-    names_config = any(word.startswith(("-c", "--config")) for word in argv)
-    if recipe.resume and not names_config:
-        recipe = parse(Recipe, argv, config=recipe_of(recipe.resume))
+    """Return the recipe; a resumed run has its own as a file below the command line, unless another is named."""
+    resume = find_value(Recipe, argv, "resume")
+    config = recipe_of(resume) if resume and find_value(Recipe, argv, "config") is None else None
+    recipe = parse(Recipe, argv, description=__doc__ or "", config=config)
     return replace(recipe, model=canonical_name(recipe.model))
 
 

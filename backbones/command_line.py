@@ -81,6 +81,12 @@ def parse(
     return options(**{f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
 
 
+def find_value(options: type, argv: Sequence[str], name: str) -> str | None:
+    """Return the value of one option of the command line, as it was typed; None where it is not given."""
+    values = [word.value for word in _read_words(argv, dict(_list_options(options))) if word.option == name]
+    return values[-1] if values else None
+
+
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Help with options as they are typed: with dashes, and flags with their opposite."""
 

@@ -29,6 +29,21 @@ def require(condition: bool, option: str, value: object, rule: str) -> None:  # 
         raise UserError(f"{option}={value!r} {rule}")
 
 
+def require_ranges(group: object, prefix: str, **ranges: str) -> None:
+    """Raise UserError where an option of ``group`` is outside of its range, written as "[0, 1)"."""
+    for option, text in ranges.items():
+        value, (low, high) = getattr(group, option), map(float, text[1:-1].split(","))
+        fits = low < value < high or (value == low and text[0] == "[") or (value == high and text[-1] == "]")
+        require(fits, prefix + option, value, f"must lie in {text}")
+
+
+def require_positive(group: object, prefix: str, *options: str) -> None:
+    """Raise UserError where an option of ``group`` is set and not positive."""
+    for option in options:
+        value = getattr(group, option)
+        require(value is None or value > 0, prefix + option, value, "must be positive")
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How an image becomes the input of the network; part of the checkpoint, so that evaluation does the same."""
@@ -48,7 +63,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         group = "preprocess"
-        require(0 < self.crop_pct <= 1, f"{group}.crop_pct", self.crop_pct, "must lie in (0, 1]")
+        require_ranges(self, "preprocess.", crop_pct="(0, 1]")
         require(min(self.std) > 0, f"{group}.std", self.std, "must be positive")
         fits = self.protocol != "darknet" or self.interpolation == "bilinear"
         rule = "needs preprocess.protocol=timm or full: darknet's is bilinear"
@@ -79,13 +94,10 @@ class DarknetAugment:
     """Change of colours. matrix: one colour matrix for each image. exact: in HSV as in darknet, which takes longer."""
 
     def __post_init__(self) -> None:
-        group = "augment.darknet"
-        require(self.min_crop > 0, f"{group}.min_crop", self.min_crop, "must be positive")
-        require(self.min_crop <= self.max_crop, f"{group}.max_crop", self.max_crop, "must not be below min_crop")
-        require(0 <= self.angle <= 180, f"{group}.angle", self.angle, "must lie in [0, 180]")
-        require(0 <= self.hue <= 0.5, f"{group}.hue", self.hue, "must lie in [0, 0.5]")
-        for option in ("aspect", "saturation", "exposure"):
-            require(getattr(self, option) > 0, f"{group}.{option}", getattr(self, option), "must be positive")
+        prefix = "augment.darknet."
+        require_positive(self, prefix, "min_crop", "aspect", "saturation", "exposure")
+        require_ranges(self, prefix, angle="[0, 180]", hue="[0, 0.5]")
+        require(self.min_crop <= self.max_crop, f"{prefix}max_crop", self.max_crop, "must not be below min_crop")
 
 
 @dataclass(frozen=True)
@@ -111,9 +123,7 @@ class InceptionAugment:
         require(0 < low <= high <= 1, f"{group}.scale", self.scale, "must satisfy 0 < low <= high <= 1")
         low, high = self.ratio
         require(0 < low <= high, f"{group}.ratio", self.ratio, "must satisfy 0 < low <= high")
-        require(0 <= self.color_jitter <= 1, f"{group}.color_jitter", self.color_jitter, "must lie in [0, 1]")
-        require(0 <= self.magnitude <= 30, f"{group}.magnitude", self.magnitude, "must lie in [0, 30]")
-        require(0 <= self.erasing <= 1, f"{group}.erasing", self.erasing, "must lie in [0, 1]")
+        require_ranges(self, f"{group}.", color_jitter="[0, 1]", magnitude="[0, 30]", erasing="[0, 1]")
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class Augment:
     """Options of augmentation=inception."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.hflip <= 1, "augment.hflip", self.hflip, "must lie in [0, 1]")
+        require_ranges(self, "augment.", hflip="[0, 1]")
         other = "inception" if self.augmentation == "darknet" else "darknet"
         unused = differences(asdict(type(getattr(self, other))()), asdict(getattr(self, other)), f"augment.{other}.")
         if unused:
@@ -162,10 +172,9 @@ class Mixing:
     """Label smoothing eps: 1 - eps for the label, eps / (classes - 1) for every other class."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.prob <= 1, "mixing.prob", self.prob, "must lie in [0, 1]")
+        require_ranges(self, "mixing.", prob="[0, 1]", smoothing="[0, 1)")
         fits = self.blur == 0 or (self.blur >= 3 and self.blur % 2 == 1)
         require(fits, "mixing.blur", self.blur, "must be 0 or an odd number of at least 3")
-        require(0 <= self.smoothing < 1, "mixing.smoothing", self.smoothing, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -188,16 +197,12 @@ class Loading:
     the start, so that it does not run out later; [0, 0]: reserve nothing."""
 
     def __post_init__(self) -> None:
-        group = "loading"
-        require(
-            0 <= self.bad_images_limit <= 1, f"{group}.bad_images_limit", self.bad_images_limit, "must lie in [0, 1]"
-        )
-        require(0 <= self.hw_decoder_load <= 1, f"{group}.hw_decoder_load", self.hw_decoder_load, "must lie in [0, 1]")
-        require(min(self.preallocate) >= 0, f"{group}.preallocate", self.preallocate, "must not be negative")
+        prefix = "loading."
+        require_positive(self, prefix, "read_threads", "prefetch")
+        require_ranges(self, prefix, bad_images_limit="[0, 1]", hw_decoder_load="[0, 1]")
+        require(min(self.preallocate) >= 0, f"{prefix}preallocate", self.preallocate, "must not be negative")
         is_used = self.bad_images == "skip" or self.bad_images_limit == Loading.bad_images_limit
-        require(is_used, f"{group}.bad_images_limit", self.bad_images_limit, "needs --bad-images skip")
-        for option in ("read_threads", "prefetch"):
-            require(getattr(self, option) > 0, f"{group}.{option}", getattr(self, option), "must be positive")
+        require(is_used, f"{prefix}bad_images_limit", self.bad_images_limit, "needs --bad-images skip")
 
 
 @dataclass(frozen=True)
@@ -212,8 +217,7 @@ class Synthetic:
     """Validation images of each class."""
 
     def __post_init__(self) -> None:
-        for option in ("classes", "train_per_class", "val_per_class"):
-            require(getattr(self, option) > 0, f"synthetic.{option}", getattr(self, option), "must be positive")
+        require_positive(self, "synthetic.", "classes", "train_per_class", "val_per_class")
 
 
 @dataclass(frozen=True)
@@ -239,19 +243,14 @@ class Optim:
     fusion_update=darknet."""
 
     def __post_init__(self) -> None:
-        group = "optim"
-        require(0 <= self.momentum < 1, f"{group}.momentum", self.momentum, "must lie in [0, 1)")
-        require(self.weight_decay >= 0, f"{group}.weight_decay", self.weight_decay, "must not be negative")
-        require(self.power > 0, f"{group}.power", self.power, "must be positive")
-        require(0 < self.bn_momentum <= 1, f"{group}.bn_momentum", self.bn_momentum, "must lie in (0, 1]")
-        require(self.clip_grad is None or self.clip_grad > 0, f"{group}.clip_grad", self.clip_grad, "must be positive")
-        for option in ("burn_in", "burnin_update"):
-            require(
-                (getattr(self, option) or 0) >= 0, f"{group}.{option}", getattr(self, option), "must not be negative"
-            )
+        prefix = "optim."
+        require_positive(self, prefix, "power", "clip_grad")
+        require_ranges(self, prefix, momentum="[0, 1)", bn_momentum="(0, 1]")
+        for option in ("weight_decay", "burn_in", "burnin_update"):
+            require((getattr(self, option) or 0) >= 0, prefix + option, getattr(self, option), "must not be negative")
         fits = not self.burnin_update or self.fusion_update == "darknet"
         rule = "is part of darknet's rule: set optim.fusion_update=darknet"
-        require(fits, f"{group}.burnin_update", self.burnin_update, rule)
+        require(fits, f"{prefix}burnin_update", self.burnin_update, rule)
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,7 @@ class Ema:
     """Let the decay grow from 0 during the first steps."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.decay < 1, "ema.decay", self.decay, "must lie in [0, 1)")
+        require_ranges(self, "ema.", decay="[0, 1)")
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,7 @@ class Log:
     """Mode of W&B; unset: the environment variable WANDB_MODE, or online."""
 
     def __post_init__(self) -> None:
-        require(self.interval > 0, "log.interval", self.interval, "must be positive")
+        require_positive(self, "log.", "interval")
 
 
 @dataclass(frozen=True)
@@ -348,15 +347,12 @@ class Recipe:
     """Logging of figures."""
 
     def __post_init__(self) -> None:
-        for option in ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval"):
-            require(getattr(self, option) > 0, option, getattr(self, option), "must be positive")
+        counts = ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval")
+        require_positive(self, "", *counts, "epochs", "steps")
         require(0 < self.lr < math.inf, "lr", self.lr, "must be positive and finite")
         for option in ("model", "data_dir", "output", "resume"):
             require(getattr(self, option) != "", option, "", "must not be empty (an unset variable?)")
         require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2**63)")
-        for option in ("epochs", "steps"):
-            value = getattr(self, option)
-            require(value is None or value > 0, option, value, "must be positive")
         if self.epochs is not None and self.steps is not None:
             raise UserError(
                 f"epochs={self.epochs} and steps={self.steps} both say how long the run is: "

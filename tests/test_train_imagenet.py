@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import train_imagenet
 from backbones.assembly import run as assembly
 from backbones.assembly.checkpoint import restore_model
 from backbones.command_line import parse
@@ -447,3 +448,12 @@ def test_the_options_of_the_loader_may_change_without_a_word():
     """All but what a bad image does."""
     theirs = {f"loading.{field.name}" for field in fields(Loading)}
     assert theirs - set(snapshot.FREE) == {"loading.bad_images", "loading.bad_images_limit"}
+
+
+def test_a_resumed_run_has_its_recipe_below_the_command_line(tmp_path, monkeypatch):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("epochs: 8\nlr: 0.3\naugment: {augmentation: inception}")
+    monkeypatch.setattr(train_imagenet, "recipe_of", lambda _: file)
+    recipe = train_imagenet.read_recipe(["--resume", "RUN", "--steps", "60", "--erasing", "0.2"])
+    assert (recipe.epochs, recipe.steps, recipe.lr) == (None, 60, 0.3)
+    assert recipe.augment.inception.erasing == 0.2

@@ -21,7 +21,7 @@ from backbones.dataset.verification.findings import Findings, SplitFindings, col
 from backbones.dataset.verification.survey import survey
 from backbones.dataset.workers import processes, usable_cores
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import require
+from backbones.recipe import require_positive
 from backbones.terminal import STDERR, say, table, write
 
 STATUS_WRONG_DATA = 1
@@ -46,7 +46,7 @@ class Options:
     """File to write all findings to."""
 
     def __post_init__(self) -> None:
-        require(self.workers > 0, "--workers", self.workers, "must be positive")
+        require_positive(self, "--", "workers")
 
 
 def main(arguments: Sequence[str]) -> None:

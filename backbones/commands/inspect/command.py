@@ -22,7 +22,7 @@ from backbones.data.loader import EvalLoader
 from backbones.dataset.splits import validation
 from backbones.errors import UserError
 from backbones.files import require_output_file
-from backbones.recipe import require
+from backbones.recipe import require_positive
 from backbones.terminal import say, write
 
 STATUS_DEAD, STATUS_UNKNOWN = 2, 1
@@ -51,7 +51,7 @@ class Options:
     """Image decoder: NVIDIA DALI or torchvision."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size > 0, "--batch-size", self.batch_size, "must be positive")
+        require_positive(self, "", "batch_size")
 
 
 def main(arguments: Sequence[str]) -> None:

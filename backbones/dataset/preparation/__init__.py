@@ -1,1 +1,1 @@
-"""Data sets cut down and written anew, once, before training."""
+"""Data sets cut down and rewritten, once, before training."""

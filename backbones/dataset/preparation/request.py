@@ -9,7 +9,7 @@ from backbones.dataset.splits import data_folder
 from backbones.dataset.workers import usable_cores
 from backbones.errors import UserError
 from backbones.files import LOCK, PARTIAL, require_output_folder
-from backbones.recipe import require
+from backbones.recipe import require, require_positive, require_ranges
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ class Request:
     """Number of processes; the result does not depend on it."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.quality <= 100, "quality", self.quality, "must lie in [1, 100]")
-        for option in ("resize", "per_class", "workers"):
-            value = getattr(self, option)
-            require(value is None or value > 0, option, value, "must be positive")
+        require_ranges(self, "", quality="[1, 100]")
+        require_positive(self, "", "resize", "per_class", "workers")
         require((self.train is None) == (self.val is None), "train", self.train, "and val need each other")
 
     @property
