@@ -7,6 +7,7 @@ from typing import Any
 
 from backbones.darknet.options import OPTION_ALIASES, SECTION_ALIASES, SECTIONS, VALUE_ALIASES, Value
 from backbones.errors import UserError, did_you_mean
+from backbones.files import write_text
 
 MAX_LAYERS = 1000
 MAX_BYTES = 1 << 20
@@ -76,7 +77,7 @@ def parse_cfg(text: str, file: str = "cfg") -> Cfg:
 
 def write_cfg(cfg: Cfg, path: str | Path) -> None:
     """Write ``cfg`` to a file that darknet reads."""
-    Path(path).write_text(format_cfg(cfg))
+    write_text(Path(path), format_cfg(cfg))
 
 
 def format_cfg(cfg: Cfg) -> str:

@@ -14,6 +14,7 @@ from backbones.darknet.labels import CLASSES, ClassOrder, to_darknet, to_sorted
 from backbones.darknet.network import Connected, Convolution
 from backbones.darknet.trace import Traced, trace
 from backbones.errors import UserError
+from backbones.files import new_file
 from backbones.layers.choice import require_choice
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.shortcut import WeightedShortcut
@@ -102,12 +103,10 @@ def save_weights(
     slots = list(_list_slots(trace(model), cutoff))
     parts = [slot.numbers(class_order, transposed=first.transposed) for slot in slots]
     _require_sound(Path(path), slots, parts)
-    fresh = Path(f"{path}.new")
-    with fresh.open("wb") as file:
+    with new_file(Path(path)) as file:
         file.write(first.to_bytes())
         for part in parts:
             file.write(part.numpy().astype("<f4").tobytes())
-    fresh.replace(path)
 
 
 def read_weights_header(file: Path) -> tuple[WeightsHeader, int]:
