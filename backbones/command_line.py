@@ -70,7 +70,7 @@ def parse(
             names it and the nearest name.
     """
     kinds = dict(_list_options(options))
-    usage = _usage(options, prog or f"python {Path(sys.argv[0]).name}")
+    usage = _write_usage(options, prog or f"python {Path(sys.argv[0]).name}")
     given = _assign_words(list(_read_words(argv, kinds)), options, usage)
     words = _merge(given, config, options, usage)
     parser = _create_parser(options, description, usage)
@@ -119,7 +119,7 @@ def _create_parser(options: type, description: str, usage: str) -> ArgumentParse
     return parser
 
 
-def _usage(options: type, prog: str) -> str:
+def _write_usage(options: type, prog: str) -> str:
     """Return "usage: PROG SRC --out OUT [options]"."""
     words = []
     for field in _fields(options):
@@ -127,7 +127,7 @@ def _usage(options: type, prog: str) -> str:
         if metavar:
             words.append(metavar if is_required else f"[{metavar}]")
         elif is_required:
-            words.append(f"{_dashed(field.name)} {field.name.upper()}")
+            words.append(f"{_spell(field.name)} {field.name.upper()}")
     return " ".join(["usage:", prog, *words, "[options]"])
 
 
@@ -139,7 +139,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _dashed(option: str) -> str:
+def _spell(option: str) -> str:
     return "--" + option.replace("_", "-")
 
 
@@ -185,7 +185,7 @@ def _take_value(name: str, option: str, rest: deque[str], kinds: Kinds) -> str:
     if kinds.get(option) is bool:
         return rest.popleft() if rest and rest[0].lower() in ("true", "false") else "true"
     if not rest or not _is_value(rest[0]):
-        raise UserError(f"{name} needs a value{': ' + _noun(kinds[option]) if option in kinds else ''}.")
+        raise UserError(f"{name} needs a value{': ' + _describe_kind(kinds[option]) if option in kinds else ''}.")
     return rest.popleft()
 
 
@@ -238,7 +238,7 @@ def _about_option(option: str, options: type) -> str:
     kind = dict(_list_options(options)).get(option)
     if kind is None:
         return ""
-    return f": {_dashed(option.rpartition('.')[2])} takes {_noun(kind)}{FLAG_HINTS.get(option, '')}"
+    return f": {_spell(option.rpartition('.')[2])} takes {_describe_kind(kind)}{FLAG_HINTS.get(option, '')}"
 
 
 def _plain_value(text: str) -> Any:
@@ -249,12 +249,12 @@ def _plain_value(text: str) -> Any:
         return text
 
 
-def _flat(values: Mapping[str, Any], kinds: Kinds, prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], kinds: Kinds, prefix: str = "") -> dict[str, Any]:
     """Return nested options as {dotted option: value}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, kinds, f"{name}.") if isinstance(value, dict) and name not in kinds else {name: value}
+        flat |= _flatten(value, kinds, f"{name}.") if isinstance(value, dict) and name not in kinds else {name: value}
     return flat
 
 
@@ -263,9 +263,9 @@ def _merge(given: list[_Word], config: Path | None, options: type, usage: str) -
     kinds = dict(_list_options(options))
     values: dict[str, Any] = {}
     for file in [config, *(Path(word.value) for word in given if word.option == "config")]:
-        values = _join(values, _flat(_read_file(file, options), kinds) if file else {})
+        values = _join(values, _flatten(_read_file(file, options), kinds) if file else {})
     typed = [word for word in given if word.option != "config"]
-    values = _join(values, _flat({word.option: _plain_value(word.value) for word in typed}, kinds))
+    values = _join(values, _flatten({word.option: _plain_value(word.value) for word in typed}, kinds))
     if "help" not in values:
         _require_all(options, values, usage)
     names = {word.option for word in typed}
@@ -277,7 +277,7 @@ def _require_all(options: type, values: Mapping[str, Any], usage: str) -> None:
     """Raise UserError where a field without a default is not given."""
     for field in _fields(options):
         if _is_required(field) and field.name not in values:
-            raise UserError(f"{field.metadata.get('positional') or _dashed(field.name)} is missing.\n{usage}")
+            raise UserError(f"{field.metadata.get('positional') or _spell(field.name)} is missing.\n{usage}")
 
 
 def _join(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def _check_keys(values: Any, options: type, where: str) -> None:
         if dataclasses.is_dataclass(hints[key]):
             _check_keys(value, hints[key], f"{where}: {key}")  # type: ignore[arg-type]
         elif isinstance(value, str) and not _takes_text(hints[key]):
-            raise UserError(f"{where}: {key}={value} is not valid: it must be {_noun(hints[key])}.")
+            raise UserError(f"{where}: {key}={value} is not valid: it must be {_describe_kind(hints[key])}.")
 
 
 def _name_group(key: str, options: type) -> str:
@@ -348,13 +348,13 @@ def _explain(message: str, kinds: Kinds) -> str:
         value, kind = got[-1], kinds[key[1]]
         literals = [part for part in _alternatives(kind) if get_origin(part) is Literal]
         choices = [str(choice) for part in literals for choice in get_args(part)]
-        return f"{key[1]}={value} is not valid: it must be {_noun(kind)}.{did_you_mean(value, choices)}"
+        return f"{key[1]}={value} is not valid: it must be {_describe_kind(kind)}.{did_you_mean(value, choices)}"
     return " ".join(message.split())
 
 
 def _nearest_option(word: str, kinds: Kinds) -> str:
     names = {option.rpartition(".")[2] for option in kinds} | set(kinds)
-    return re.sub(r"[\w.]+(?=[,?])", lambda match: _dashed(match[0]), did_you_mean(word, sorted(names)))
+    return re.sub(r"[\w.]+(?=[,?])", lambda match: _spell(match[0]), did_you_mean(word, sorted(names)))
 
 
 def _takes_text(kind: Any) -> bool:
@@ -366,12 +366,12 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _noun(kind: Any) -> str:
+def _describe_kind(kind: Any) -> str:
     """Say in words what a type takes: ``Literal["a", "b"]`` is "a or b", ``int | None`` "an integer or null"."""
     if get_origin(kind) is Literal:
         return " or ".join(str(choice) for choice in get_args(kind))
     if len(_alternatives(kind)) > 1:
-        return " or ".join(_noun(part) for part in _alternatives(kind))
+        return " or ".join(_describe_kind(part) for part in _alternatives(kind))
     if get_origin(kind) is tuple:
         example = "1" if int in get_args(kind) else "0.5"
         return f"{len(get_args(kind))} numbers, as [{', '.join([example] * len(get_args(kind)))}]"

@@ -20,8 +20,8 @@ MIN_LIKENESS = 0.65
 class UserError(Exception):
     """Something that the user can correct: a missing folder, an unknown name, a checkpoint of another network."""
 
-    status = WRONG_WORDS
-    """Exit status of the process."""
+    exit_status = WRONG_WORDS
+    """Status with which the process ends."""
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def exit_on_user_error(
     except UserError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(error.status)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)

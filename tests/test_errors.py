@@ -46,7 +46,7 @@ def test_nothing_is_suggested_when_nothing_is_near():
 
 def test_the_exit_status_is_that_of_the_error():
     error = UserError("it cannot tell")
-    error.status = 1
+    error.exit_status = 1
     with pytest.raises(SystemExit) as stopped, exit_on_user_error():
         raise error
     assert stopped.value.code == 1

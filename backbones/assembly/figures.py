@@ -27,10 +27,10 @@ def report(trained: Restored, restored: Restored, sets: Sets, figures: Figures) 
     lines = [f"checkpoint  {restored.file}", f"protocol    {protocol} ({origin})"]
     if len(sets) == 1:
         return "\n".join([*lines, f"result      {figures['val']}"])
-    return "\n".join([*lines, table([HEADING, *_rows(sets, figures)], "lrrrrr")])
+    return "\n".join([*lines, table([HEADING, *_list_rows(sets, figures)], "lrrrrr")])
 
 
-def _rows(sets: Sets, figures: Figures) -> Iterator[tuple[str, ...]]:
+def _list_rows(sets: Sets, figures: Figures) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each set; a subset's classes are given as "200 of 1000"."""
     total = len(sets["val"].outputs)
     for name, each in sets.items():

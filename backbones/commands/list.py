@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print the table, or the same as JSON."""
     options = parse(Options, arguments, prog="python -m backbones list", description=__doc__ or "")
     rows = [describe(VARIANTS[name]) for name in match_names(options.pattern)]
-    write(json_text(rows, indent=2) if options.json else table([HEADING, *map(_cells, rows)], "llrrrrl"))
+    write(json_text(rows, indent=2) if options.json else table([HEADING, *map(_format_cells, rows)], "llrrrrl"))
 
 
 def match_names(pattern: str) -> list[str]:
@@ -62,7 +62,7 @@ def describe(variant: Variant) -> dict[str, Any]:
 HEADING = ("name", "parent", "parameters", "BFLOPs", "top-1", "top-5", "certainty")
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _format_cells(row: dict[str, Any]) -> tuple[str, ...]:
     known = {key: "-" if value is None else str(value) for key, value in row.items()}
     figures = (f"{row['parameters']:,}", f"{row['bflops']:.3f}", known["top1"], known["top5"])
     return (row["name"], known["parent"], *figures, row["certainty"])

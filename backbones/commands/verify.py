@@ -83,7 +83,7 @@ def verify(root: Path, workers: int) -> Findings:
 def report(findings: Findings) -> Iterator[str]:
     """Yield the findings: a table, and a line for each fact."""
     splits = findings.splits
-    yield table([["", *splits], *_rows(list(splits.values()))], "l" + "r" * len(splits))
+    yield table([["", *splits], *_list_rows(list(splits.values()))], "l" + "r" * len(splits))
     yield ""
     bad = [f"bad image   {each.file}: {each.reason}" for split in splits.values() for each in split.bad.values()]
     yield from bad[:MAX_BAD_IMAGES]
@@ -97,7 +97,7 @@ def report(findings: Findings) -> Iterator[str]:
     yield f"result      {'all is well' if findings.good else 'something is wrong'}; it took {duration} ({speed})"
 
 
-def _rows(splits: Sequence[SplitFindings]) -> Iterator[list[object]]:
+def _list_rows(splits: Sequence[SplitFindings]) -> Iterator[list[object]]:
     """Yield the lines of the table: a title and a cell for each split."""
 
     def line(title: str, cell: Callable[[SplitFindings], object]) -> list[object]:
@@ -106,16 +106,16 @@ def _rows(splits: Sequence[SplitFindings]) -> Iterator[list[object]]:
     yield line("images", lambda split: split.images)
     yield line("classes", lambda split: split.classes)
     yield line("bad", lambda split: len(split.bad))
-    yield line("bytes, min/median/max", lambda split: _join(split.file_size))
-    yield line("shorter side, min/median/max", lambda split: _join(split.shorter_side))
-    yield line("longer side, min/median/max", lambda split: _join(split.longer_side))
+    yield line("bytes, min/median/max", lambda split: _format_spread(split.file_size))
+    yield line("shorter side, min/median/max", lambda split: _format_spread(split.shorter_side))
+    yield line("longer side, min/median/max", lambda split: _format_spread(split.longer_side))
     for kind in dict.fromkeys(kind for split in splits for kind in split.kinds):
         yield line(kind, lambda split, kind=kind: split.kinds.get(kind, 0))
     for text in dict.fromkeys(text for split in splits for text in split.remarks):
         yield line(text, lambda split, text=text: split.remarks[text].images if text in split.remarks else 0)
 
 
-def _join(spread: Sequence[int]) -> str:
+def _format_spread(spread: Sequence[int]) -> str:
     return "/".join(map(str, spread))
 
 
@@ -123,11 +123,11 @@ def _describe_duplicates(groups: Mapping[str, list[list[str]]]) -> Iterator[str]
     """Yield which images are equal, by what that spoils."""
     for where, found in groups.items():
         if found:
-            named = some([" = ".join(_first(group)) for group in found])
-            yield f"{_images(len(found))} more than once {where}: {named}"
+            named = some([" = ".join(_shorten(group)) for group in found])
+            yield f"{_count_images(len(found))} more than once {where}: {named}"
 
 
-def _first(names: list[str]) -> list[str]:
+def _shorten(names: list[str]) -> list[str]:
     more = len(names) - MAX_EQUAL_IMAGES
     return names if more <= 0 else [*names[:MAX_EQUAL_IMAGES], f"{more} more"]
 
@@ -135,14 +135,14 @@ def _first(names: list[str]) -> list[str]:
 def _describe_quarantine(root: Path, before: Entries, entries: Entries) -> Iterator[tuple[str, str]]:
     """Yield lines about the list of bad images, as label and text."""
     if entries["train"]:
-        yield "quarantine", f"{root / FILE}: training leaves out {_images(len(entries['train']))}"
+        yield "quarantine", f"{root / FILE}: training leaves out {_count_images(len(entries['train']))}"
     if entries["val"]:
         yield "validation", f"training refuses to run until the bad images of val ({len(entries['val'])}) are replaced"
     if kept := sum(len(added_by_hand(listed)) for listed in before.values()):
-        yield "quarantine", f"kept, since added by hand: {_images(kept)}"
+        yield "quarantine", f"kept, since added by hand: {_count_images(kept)}"
     if free := [f"{name}/{image}" for name, images in before.items() for image in images if image not in entries[name]]:
         yield "quarantine", f"no longer listed, because they are good or gone: {some(free)}"
 
 
-def _images(count: int) -> str:
+def _count_images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"

@@ -92,15 +92,15 @@ def stage_table(measured: Measurements, found: Diagnosis) -> str:
     whole = measured.joint.per_image
     plus = ["", *["+ "] * (len(measured.stages) - 1)]
     rows = [
-        _cells(sign + stage, rate, found.added[stage], found.step[stage] / whole)
+        _format_cells(sign + stage, rate, found.added[stage], found.step[stage] / whole)
         for sign, (stage, rate) in zip(plus, measured.stages.items(), strict=True)
     ]
-    model = _cells("model alone", measured.model, measured.model.per_image, found.step["model"] / whole)
-    joint = _cells("together", measured.joint, whole, 1.0)
+    model = _format_cells("model alone", measured.model, measured.model.per_image, found.step["model"] / whole)
+    joint = _format_cells("together", measured.joint, whole, 1.0)
     return table([HEADING, *rows, model, joint], "lrrrrr") + f"\n{LEGEND}"
 
 
-def _cells(title: str, rate: Rate, added: float, share: float) -> tuple[str, ...]:
+def _format_cells(title: str, rate: Rate, added: float, share: float) -> tuple[str, ...]:
     speed, cost = f"{rate.per_second:.1f}", f"{1000 * added:.3f}"
     return title, speed, cost, f"{share:.0%}", f"{rate.cores:.1f}", f"{rate.per_core:.1f}"
 

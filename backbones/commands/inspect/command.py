@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
         options = parse(Options, arguments, prog="python -m backbones inspect", description=__doc__ or "")
         dead = inspect(options)
     except UserError as error:
-        error.status = STATUS_UNKNOWN
+        error.exit_status = STATUS_UNKNOWN
         raise
     if dead:
         sys.exit(STATUS_DEAD)
@@ -84,10 +84,10 @@ def inspect(options: Options) -> list[Branch]:
 
 def table(report: Sequence[Branch]) -> str:
     """Return one line for each input, with the means of weights that each channel has for itself."""
-    return terminal.table([HEADING, *map(_cells, report)], "rllrrrl")
+    return terminal.table([HEADING, *map(_format_cells, report)], "rllrrrl")
 
 
-def _cells(branch: Branch) -> tuple[str, ...]:
+def _format_cells(branch: Branch) -> tuple[str, ...]:
     source = f"{branch.input}: {_name_source(branch, word='')}"
     raw = "-" if branch.raw is None else f"{branch.raw:.4f}"
     figures = (raw, f"{branch.effective:.4f}", f"{branch.share:.1%}")

@@ -34,12 +34,12 @@ def save_heat_map(report: Sequence[Branch], file: Path) -> None:
 def _draw_cell(draw: ImageDraw.ImageDraw, branch: Branch, *, row: int) -> None:
     left, top = LEFT + CELL_WIDTH * branch.input, TOP + ROW_HEIGHT * row
     level = min(max(branch.effective, 0.0), 1.0)
-    color = DEAD if branch.dead else _color(level)
+    color = DEAD if branch.dead else _blend(level)
     draw.rectangle((left, top, left + CELL_WIDTH - 2, top + ROW_HEIGHT - 2), fill=color)
     ink = "black" if level > 0.5 and not branch.dead else "white"
     draw.text((left + 8, top + 5), f"{100 * branch.effective:.1f}", fill=ink)
 
 
-def _color(level: float) -> tuple[int, int, int]:
+def _blend(level: float) -> tuple[int, int, int]:
     red, green, blue = (round(low + (high - low) * level) for low, high in zip(DARK, BRIGHT, strict=True))
     return red, green, blue

@@ -58,12 +58,12 @@ def begin(request: Request, splits: Splits) -> Work:
     remove_leftovers(out)
     _require_same(out, record)
     before = _read_indexes(out)
-    has_moved = request.resize is None and before is not None and _places(before) != _places(splits)
+    has_moved = request.resize is None and before is not None and _digest_places(before) != _digest_places(splits)
     is_done = before is not None and not has_moved and is_complete(out)
     removed, images = 0, 0
     if request.resize is not None and not is_done:
         removed = _remove_changed(out)
-        images = sum(len(rows) for split, index in _by_name(splits) for rows, _ in missing_shards(index, out, split))
+        images = sum(len(rows) for split, index in _pair(splits) for rows, _ in missing_shards(index, out, split))
     return Work(request, splits, record, is_done, has_moved, removed, images)
 
 
@@ -81,9 +81,9 @@ def finish(work: Work, *, executor: Executor | None = None, written: Callable[[i
     out, splits = work.request.folder, work.splits
     if work.request.resize is not None:
         splits = _write_shards(work, executor, written)
-    for split, index in _by_name(splits):
+    for split, index in _pair(splits):
         write_index(index, index_file(out, split))
-    archives = {split: describe_archives(out, index) for split, index in _by_name(splits)}
+    archives = {split: describe_archives(out, index) for split, index in _pair(splits)}
     _write_record(out, work.record | {ARCHIVES: archives})
 
 
@@ -124,7 +124,7 @@ def _read_indexes(out: Path) -> Splits | None:
         return None
 
 
-def _places(splits: Splits) -> list[str]:
+def _digest_places(splits: Splits) -> list[str]:
     return [places_digest(index) for index in splits]
 
 
@@ -141,7 +141,7 @@ def _write_shards(work: Work, executor: Executor | None, written: Callable[[int]
     request, out = work.request, work.request.folder
     write_text(out / CLASS_FILES[0], "".join(f"{name}\n" for name in work.splits[0].classes))
     how = {"short_side": request.resize or 0, "quality": request.quality}
-    jobs = (shard for split, index in _by_name(work.splits) for shard in create_shards(index, out, split, **how))
+    jobs = (shard for split, index in _pair(work.splits) for shard in create_shards(index, out, split, **how))
     done, failures = 0, []
     for shard in as_they_finish(write_shard, jobs, executor, JOBS_PER_WORKER * request.workers):
         done += shard.images
@@ -153,11 +153,11 @@ def _write_shards(work: Work, executor: Executor | None, written: Callable[[int]
             f"{len(failures)} images cannot be used, so no index was written:{listed}\n"
             f"Run `python -m backbones verify {request.source}`, then `prepare` into a new folder."
         )
-    train, val = (_index_shards(index, out, split, executor) for split, index in _by_name(work.splits))
+    train, val = (_index_shards(index, out, split, executor) for split, index in _pair(work.splits))
     return train, val
 
 
-def _by_name(splits: Splits) -> Iterator[tuple[Split, Index]]:
+def _pair(splits: Splits) -> Iterator[tuple[Split, Index]]:
     yield from zip(("train", "val"), splits, strict=True)
 
 

@@ -98,7 +98,7 @@ def survey(
             done += len(report.looks)
             seen(done)
     except (BrokenProcessPool, MemoryError):
-        raise _died(under_way.values()) from None
+        raise _name_suspects(under_way.values()) from None
     return surveys
 
 
@@ -136,7 +136,7 @@ def _look_at_all(chunk: _Chunk) -> _Report:
     return _Report(chunk.split, chunk.first, [look_at(place, name) for place, name in chunk.images])
 
 
-def _died(chunks: Iterable[_Chunk]) -> UserError:
+def _name_suspects(chunks: Iterable[_Chunk]) -> UserError:
     return UserError(
         "A worker process died or ran out of memory while it checked some of these images:\n"
         + "".join(f"  {chunk}\n" for chunk in chunks)
