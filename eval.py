@@ -24,6 +24,7 @@ from backbones.recipe import Interpolation, Protocol, require_positive
 from backbones.terminal import say, write
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
+from backbones.training.report import show_validation
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,9 @@ def measure(options: Options, restored: Restored, accelerator: Accelerator, imag
         loader=options.loader or restored.loader,
         workers=options.workers,
     )
-    judge = images.judge(accelerator.device)
-    return evaluate(accelerator, restored.model, batches, expected=len(images.index), judge=judge)
+    judge, size = images.judge(accelerator.device), len(images.index)
+    with show_validation(accelerator, images.title, size) as show:
+        return evaluate(accelerator, restored.model, batches, expected=size, judge=judge, on_batch=show)
 
 
 def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:

@@ -53,3 +53,11 @@ def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:
     similar = [other for other in known if abs(len(other) - len(name)) <= len(name) // 2]
     near = difflib.get_close_matches(name, similar, n=n, cutoff=MIN_LIKENESS)
     return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def require_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `ValueError` that names ``option``, unless ``value`` is one of ``choices``."""
+    known = tuple(choices)
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise ValueError(f"{option}={value!r} is not one of {', '.join(known)}.{hint}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backbones.errors import UserError, did_you_mean, exit_on_user_error
+from backbones.errors import UserError, did_you_mean, exit_on_user_error, require_choice
 
 
 def test_a_user_error_becomes_one_line_and_status_2(capsys):
@@ -84,3 +84,12 @@ def test_both_scripts_show_an_odd_folder_to_such_a_terminal(words):
     assert ended.returncode == 2
     assert rb"gr\xfcn" in ended.stderr
     assert b"Traceback" not in ended.stderr
+
+
+def test_a_known_word_passes():
+    require_choice("act", "mish", ("mish", "leaky"))
+
+
+def test_an_unknown_word_is_refused_with_the_option_and_the_nearest_word():
+    with pytest.raises(ValueError, match=r"act='mihs' is not one of mish, leaky\. Did you mean mish\?"):
+        require_choice("act", "mihs", ("mish", "leaky"))

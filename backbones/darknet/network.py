@@ -22,8 +22,7 @@ from backbones.darknet.shapes import (
     require_classes,
     strides,
 )
-from backbones.errors import UserError
-from backbones.layers.choice import require_choice
+from backbones.errors import UserError, require_choice
 from backbones.layers.conv import darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.maxout import maxout

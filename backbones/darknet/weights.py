@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from backbones.darknet.labels import CLASSES, ClassOrder, to_darknet, to_sorted
 from backbones.darknet.network import Connected, Convolution
 from backbones.darknet.trace import Traced, trace
-from backbones.errors import UserError
+from backbones.errors import UserError, require_choice
 from backbones.files import new_file
-from backbones.layers.choice import require_choice
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.shortcut import WeightedShortcut
 

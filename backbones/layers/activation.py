@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from backbones.layers.choice import require_choice
+from backbones.errors import require_choice
 
 ActivationName = Literal["linear", "relu", "leaky", "mish", "swish", "prelu", "prelu_channel"]
 

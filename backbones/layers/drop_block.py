@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers.choice import require_choice
+from backbones.errors import require_choice
 
 DropBlockKind = Literal["darknet", "paper"]
 

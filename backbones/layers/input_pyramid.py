@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers.choice import require_choice
+from backbones.errors import require_choice
 from backbones.layers.pooling import local_avg_pool2d
 from backbones.layers.reorg import reorg3d
 

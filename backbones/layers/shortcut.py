@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.errors import require_choice
 from backbones.layers.activation import ActivationName, create_activation
-from backbones.layers.choice import require_choice
 
 WeightsType = Literal["none", "per_feature", "per_channel"]
 Normalization = Literal["none", "relu", "softmax", "sigmoid"]

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
-from backbones.layers.choice import require_choice
+from backbones.errors import require_choice
 from backbones.models.cspnet import CspBackbone
 from backbones.models.spec import Backbone, with_depths
 

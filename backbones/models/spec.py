@@ -6,8 +6,8 @@ from itertools import accumulate
 from operator import mul
 from typing import Literal, get_args
 
+from backbones.errors import require_choice
 from backbones.layers.activation import ActivationName
-from backbones.layers.choice import require_choice
 from backbones.layers.drop_block import DropBlockKind, require_drop_block
 from backbones.layers.shortcut import FusionGradient, Normalization, WeightsType, require_fusion
 

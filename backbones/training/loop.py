@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.evaluate import Evaluation, evaluate
-from backbones.training.report import Report
+from backbones.training.report import Report, show_validation
 from backbones.training.schedule import Schedule, set_lr
 
 
@@ -172,7 +172,7 @@ def validate_and_save(run: Run) -> Evaluation:
 
 
 def _evaluate(run: Run, name: str, network: nn.Module) -> Evaluation:
-    with run.report.validating(name, run.val_batches.n) as show:
+    with show_validation(run.accelerator, name, run.val_batches.n) as show:
         return evaluate(run.accelerator, network, run.val_batches, expected=run.val_batches.n, on_batch=show)
 
 

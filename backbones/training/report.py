@@ -121,15 +121,6 @@ class Report:
         self.losses.clear()
         self.stopwatch.restart()
 
-    @contextmanager
-    def validating(self, name: str, size: int) -> Iterator[Callable[[Tensor], None]]:
-        """Show the progress of a validation of ``size`` images; yield the function that `evaluate` calls."""
-        if not self.accelerator.is_main_process:
-            yield lambda _sums: None
-            return
-        with show_validation(name, size, processes=self.accelerator.num_processes) as show:
-            yield show
-
     def validated(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
         """Print and log the figures of a validation; ``evaluations`` are by name, such as ``val_ema``."""
         moment = self._moment("validation", step)
@@ -183,17 +174,22 @@ class Report:
 
 
 @contextmanager
-def show_validation(name: str, size: int, *, processes: int) -> Iterator[Callable[[Tensor], None]]:
+def show_validation(accelerator: Accelerator, name: str, size: int) -> Iterator[Callable[[Tensor], None]]:
     """Show the progress of a validation of ``size`` images; yield the function that `evaluate` calls.
 
-    The figures are those of this process so far; all ``processes`` are taken to be as far.
+    The figures are those of the first process so far; the others are taken to have as many images.
     """
+    if not accelerator.is_main_process:
+        yield lambda _sums: None
+        return
     with terminal.STDOUT.task(name, size, unit="images") as task:
 
         def show(sums: Tensor) -> None:
             if task.is_due:
                 top1, _, _, n = sums.tolist()
-                task.update(min(size, round(n) * processes), [f"top-1 {100 * top1 / max(n, 1):.2f} % so far"])
+                task.update(
+                    min(size, round(n) * accelerator.num_processes), [f"top-1 {100 * top1 / max(n, 1):.2f} % so far"]
+                )
 
         yield show
 

@@ -9,13 +9,13 @@ import torchvision.transforms.v2.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.data.augment import darknet_image
 from backbones.data.augment.draws import AREA, DRAWS, FLIP, LEFT, RATIO, TOP
 from backbones.data.augment.view import View
 from backbones.data.order import Plan
 from backbones.data.reading.reader import EncodedBatch
 from backbones.data.reference import transform
 from backbones.recipe import Augment, InceptionAugment, Preprocess
+from tests.data.augment import darknet_image
 
 
 def view_of(image: Image.Image, view: View, draws: np.ndarray | None = None) -> torch.Tensor:

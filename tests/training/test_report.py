@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +123,8 @@ def test_the_display_shows_loss_and_rate_from_the_first_line_on(monkeypatch, cap
 
 def test_a_validation_moves_the_display_and_shows_top1_so_far(monkeypatch, capsys):
     monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
-    with show_validation("val", 40, processes=2) as show:
+    two: Any = SimpleNamespace(is_main_process=True, num_processes=2)
+    with show_validation(two, "val", 40) as show:
         show(torch.tensor([5.0, 8.0, 1.0, 10.0], dtype=torch.float64))
     assert capsys.readouterr().out.startswith("val  20/40 images  top-1 50.00 % so far")
 

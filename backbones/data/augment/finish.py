@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from backbones.data.augment.colour import darknet_matrices, darknet_shifts, jitter_matrices, recolour
-from backbones.data.augment.darknet_image import distort
 from backbones.data.augment.erasing import erase_, erase_boxes
+from backbones.data.augment.hsv import distort
 from backbones.data.augment.view import View
 from backbones.data.batch import to_device
 

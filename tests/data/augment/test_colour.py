@@ -14,7 +14,6 @@ from backbones.data.augment.colour import (
     recolour,
     shift_matrices,
 )
-from backbones.data.augment.darknet_image import distort
 from backbones.data.augment.draws import (
     BRIGHTNESS,
     CONTRAST,
@@ -26,6 +25,7 @@ from backbones.data.augment.draws import (
     SATURATE_COIN,
     SATURATION,
 )
+from backbones.data.augment.hsv import distort
 from backbones.recipe import Augment, DarknetAugment, InceptionAugment
 
 LAST = np.nextafter(1, 0)

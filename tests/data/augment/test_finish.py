@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from backbones.data.augment.colour import darknet_matrices, darknet_shifts, jitter_matrices
-from backbones.data.augment.darknet_image import distort
 from backbones.data.augment.draws import DRAWS
 from backbones.data.augment.erasing import erase_boxes
 from backbones.data.augment.finish import Finish
+from backbones.data.augment.hsv import distort
 from backbones.data.augment.view import View
 from backbones.recipe import Augment, DarknetAugment, InceptionAugment, Preprocess
 

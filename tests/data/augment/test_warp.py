@@ -9,7 +9,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backbones.data.augment import darknet_image
 from backbones.data.augment.draws import ANGLE, ASPECT, ASPECT_COIN, DRAWS, FLIP, SCALE, SHIFT_X, SHIFT_Y
 from backbones.data.augment.warp import (
     random_factors,
@@ -20,6 +19,7 @@ from backbones.data.augment.warp import (
     warp,
 )
 from backbones.recipe import Augment, DarknetAugment
+from tests.data.augment import darknet_image
 
 RECORDED = np.load(Path(__file__).parents[2] / "fixtures" / "darknet" / "image_ops.npz")
 USED = (ASPECT, ASPECT_COIN, SCALE, ANGLE, FLIP, SHIFT_X, SHIFT_Y)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.data.augment.darknet_image import centre_crop, crop, distort, flip, resize, resize_min, rotate_crop
+from backbones.data.augment.hsv import distort
+from tests.data.augment.darknet_image import centre_crop, crop, flip, resize, resize_min, rotate_crop
 
 RECORDED = np.load(Path(__file__).parents[2] / "fixtures" / "darknet" / "image_ops.npz")
 OPERATIONS = RECORDED["ops"].tolist()
