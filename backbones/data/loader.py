@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from itertools import islice
 from types import ModuleType
 
 import torch
@@ -75,6 +76,11 @@ class TrainLoader:
     def counters(self) -> dict[str, int]:
         """Return what was counted while batches were taken, in this process: replaced bad images."""
         return {"data/replaced": self._feed.bad.replaced}
+
+    def names(self, step: int) -> list[str]:
+        """Return the images of this process in optimizer step ``step`` of the run, as files for people."""
+        plans = islice(self._plans(step), self.grad_accum_steps)
+        return [self.index.describe(row) for plan in plans for row in plan.rows.tolist()]
 
     def stages(self) -> dict[str, Callable[[int], Generator[int, None, None]]]:
         """Return functions that do the loader's work up to each of its stages, from a step on, to be measured.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD
 
 FusionWeight = tuple[nn.Parameter, int]
@@ -18,6 +18,9 @@ class FusionSGD(SGD):
     in mean gradients that is a clip to 1 / batch. While the weights are held the sum grows without momentum and
     without clip, and the first step afterwards clips it.
     """
+
+    found_inf: Tensor | None = None
+    """1 on the device where the next update must be skipped; torch's fused SGD reads it, too."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -40,12 +43,16 @@ class FusionSGD(SGD):
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
-            state = self.state[parameter]
-            carried = state.setdefault("momentum_buffer", torch.zeros_like(parameter)).add_(parameter.grad)
+            carried = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+            before = parameter.clone(), carried.clone()
+            carried.add_(parameter.grad)
             if not held:
                 carried.clamp_(-group["clip"], group["clip"])
                 parameter.sub_(group["lr"] * carried)
                 carried.mul_(group["momentum"])
+            if self.found_inf is not None:
+                for tensor, old in zip((parameter, carried), before, strict=True):
+                    tensor.copy_(torch.where(self.found_inf.bool(), old, tensor))
 
 
 def fusion_groups(

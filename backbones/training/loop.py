@@ -1,8 +1,10 @@
 """The training loop: `fit`, `train_epoch` and `train_step`."""
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.evaluate import Evaluation, evaluate
+from backbones.training.guard import REMEDY, forbid_update, measure_gradient, spread_nan, write_names
 from backbones.training.report import Report, show_validation
 from backbones.training.schedule import Schedule, set_lr
 
@@ -32,6 +35,10 @@ class TrainBatches(Protocol):
 
     def counters(self) -> dict[str, int]:
         """Return what this process has counted so far, such as replaced images, by the name of the metric."""
+        ...
+
+    def names(self, step: int) -> list[str]:
+        """Return the images of this process in optimizer step ``step``, from 0."""
         ...
 
 
@@ -51,6 +58,8 @@ class Checkpoints(Protocol):
 
     best_top1: float
     """Highest top-1 so far, in per cent."""
+    folder: Path
+    """The run folder."""
 
     def write_last(self, run: "Run", evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
         """Write the state that a resumed run goes on from, and whether it must validate first."""
@@ -129,7 +138,7 @@ def train_epoch(run: Run, batches: Iterator[Any]) -> None:
     end = min((run.epoch + 1) * run.train_batches.steps_per_epoch, run.total_steps)
     while run.step < end:
         train_step(run, batches)
-    run.report.log(run.step)
+    _log(run)
 
 
 def train_step(run: Run, batches: Iterator[Any]) -> None:
@@ -141,15 +150,16 @@ def train_step(run: Run, batches: Iterator[Any]) -> None:
         images, targets = run.mix(run.report.stopwatch.wait_for(batches))
         with run.accelerator.accumulate(run.model):
             loss = F.cross_entropy(run.model(images), targets)
-            run.accelerator.backward(loss)
-            _clip_gradients(run)
+            run.accelerator.backward(spread_nan(loss))
+            _guard_update(run)
             run.optimizer.step()
             run.optimizer.zero_grad()
         run.report.losses.append(loss.detach())
     run.step += 1
     if run.ema:
         run.ema.update(run.plain_model, step=run.step)
-    run.report.count_step(run.step)
+    if run.report.count_step(run.step):
+        _log(run)
 
 
 def validate_and_save(run: Run) -> Evaluation:
@@ -161,6 +171,8 @@ def validate_and_save(run: Run) -> Evaluation:
     run.checkpoints.write_last(run, {}, owes_validation=True)
     evaluations = {name: _evaluate(run, name, network) for name, network in run.networks.items()}
     headline = list(evaluations.values())[-1]
+    if not math.isfinite(headline.loss):
+        raise UserError(f"the loss of the validation at step {run.step} is {headline.loss}. {REMEDY}")
     is_best = headline.top1 > run.checkpoints.best_top1
     run.report.validated(run.step, evaluations, is_best=is_best)
     if is_best:
@@ -169,6 +181,12 @@ def validate_and_save(run: Run) -> Evaluation:
     run.accelerator.wait_for_everyone()
     run.report.stopwatch.restart()
     return headline
+
+
+def _log(run: Run) -> None:
+    """Log a row, where the loop waits for the device anyway; first make sure that every step was finite."""
+    stop_if_not_finite(run)
+    run.report.log(run.step)
 
 
 def _evaluate(run: Run, name: str, network: nn.Module) -> Evaluation:
@@ -182,10 +200,32 @@ def _seed_random_numbers(run: Run, micro_batch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
-def _clip_gradients(run: Run) -> None:
-    clip = run.recipe.optim.clip_grad
-    if clip is not None and run.accelerator.sync_gradients:
-        run.accelerator.clip_grad_norm_(run.model.parameters(), clip)
+def _guard_update(run: Run) -> None:
+    """Clip the gradient, and make sure that one which is not finite moves nothing.
+
+    With float16, gradient scaling does the latter: there an overflow is no fault, and the scale gives way.
+    """
+    if not run.accelerator.sync_gradients:
+        return
+    norm = measure_gradient(run.accelerator, run.model.parameters(), run.recipe.optim.clip_grad)
+    if run.accelerator.scaler is None:
+        run.report.norms[run.step + 1] = norm.detach()
+        if run.accelerator.device.type == "cuda":
+            forbid_update(run.optimizer.optimizer, norm)
+        else:
+            stop_if_not_finite(run)
+
+
+def stop_if_not_finite(run: Run) -> None:
+    """Raise UserError where a gradient was not finite: the step is not taken, and its images are written to a file."""
+    step = run.report.find_bad_step()
+    if step is not None:
+        names = run.train_batches.names(step - 1)
+        file = write_names(run.checkpoints.folder, step, run.accelerator.process_index, names)
+        raise UserError(
+            f"the loss or the gradient of step {step} is not finite: it was not taken, and the weights are those of "
+            f"step {step - 1}. The images of this process are listed in {file}. {REMEDY}"
+        )
 
 
 def _average_batch_norm(run: Run) -> None:

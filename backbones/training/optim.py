@@ -46,7 +46,9 @@ def create_optimizer(
         *fusion,
     ]
     kind = FusionSGD if fusion else SGD
-    return kind([group for group in groups if group["params"]], lr=lr, momentum=optim.momentum)
+    is_on_gpu = all(parameter.is_cuda for parameter in model.parameters())
+    # On a GPU the fused form, which can be told on the device to skip an update
+    return kind([g for g in groups if g["params"]], lr=lr, momentum=optim.momentum, fused=is_on_gpu or None)
 
 
 def save_optimizer(optimizer: Optimizer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from backbones import terminal
 from backbones.errors import UserError
 from backbones.training.evaluate import Evaluation
+from backbones.training.guard import REMEDY
 from backbones.training.schedule import Schedule
 from backbones.training.stopwatch import Stopwatch
 from backbones.training.tracking import Metrics, Tracker
@@ -53,6 +54,8 @@ class Report:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     losses: list[Tensor] = field(default_factory=list)
     """Losses since the last row, still on the device."""
+    norms: dict[int, Tensor] = field(default_factory=dict)
+    """Norm of the gradient of each step since the last row, still on the device."""
     rows: list[tuple[float, int]] = field(default_factory=list)
     """(mean loss, micro-batches) of each row since the last validation."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -67,11 +70,14 @@ class Report:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to report the same."""
         losses = torch.stack(self.losses).tolist() if self.losses else []
-        return {"losses": losses, "rows": self.rows, "counters": self.counters}
+        norms = {step: norm.item() for step, norm in self.norms.items()}
+        return {"losses": losses, "norms": norms, "rows": self.rows, "counters": self.counters}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
-        self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in state["losses"]]
+        device = self.accelerator.device
+        self.losses = [torch.tensor(loss, device=device) for loss in state["losses"]]
+        self.norms = {step: torch.tensor(norm, device=device) for step, norm in state["norms"].items()}
         self.rows = [(loss, count) for loss, count in state["rows"]]
         self.counters = self.counted_before = dict(state["counters"])
 
@@ -90,13 +96,19 @@ class Report:
         with terminal.STDOUT.task("starting", self.total_steps, unit="steps", done=step) as self.task:
             yield
 
-    def count_step(self, step: int) -> None:
-        """Note that the optimizer step with this number, from 1, is done; log a row where one is due."""
+    def find_bad_step(self) -> int | None:
+        """Return the first step since the last row whose gradient was not finite. This waits for the device."""
+        if not self.norms:
+            return None
+        finite = torch.stack(list(self.norms.values())).isfinite().tolist()
+        return next((step for step, is_finite in zip(self.norms, finite, strict=True) if not is_finite), None)
+
+    def count_step(self, step: int) -> bool:
+        """Note that the optimizer step with this number, from 1, is done, and return whether a row is due."""
         self.stopwatch.images += self.batch_size
         if self.task and self.task.is_due:
             self.task.update(step, self._figures(step), what=f"epoch {(step - 1) // self.steps_per_epoch + 1}")
-        if step % self.interval == 0:
-            self.log(step)
+        return step % self.interval == 0
 
     def log(self, step: int) -> None:
         """Log the mean loss since the last row; the one place where the loop waits for the device.
@@ -109,16 +121,16 @@ class Report:
         loss = self._mean_over_processes(torch.stack(self.losses).mean())
         if not math.isfinite(loss):
             raise UserError(
-                f"the training loss is {loss} at step {step}; nothing was saved since the last validation. "
-                "Lower --lr, lengthen --burn-in, or set --clip-grad."
+                f"the training loss is {loss} at step {step}; nothing was saved since the last validation. {REMEDY}"
             )
         self._sum_counters()
         moment = self._moment("interval", step)
-        train = {"train/loss": loss, "train/lr": self.schedule(step), **self.counters}
+        train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}
         self._log(moment, {**train, **self.stopwatch.read(), **self._contributed(moment)})
         self.rows.append((loss, len(self.losses)))
         self.last_loss = loss
         self.losses.clear()
+        self.norms.clear()
         self.stopwatch.restart()
 
     def validated(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
@@ -148,6 +160,12 @@ class Report:
     def _mean_over_processes(self, value: Tensor) -> float:
         total = cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
         return total.item() / self.accelerator.num_processes
+
+    def _gradient(self) -> dict[str, float]:
+        """Return the mean norm of the gradient since the last row; nothing under gradient scaling."""
+        if not self.norms:
+            return {}
+        return {"train/grad_norm": torch.stack(list(self.norms.values())).mean().item()}
 
     def _sum_counters(self) -> None:
         counts = self.count()

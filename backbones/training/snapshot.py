@@ -20,6 +20,7 @@ from backbones.training.checkpoint import (
     weights_file,
 )
 from backbones.training.evaluate import Evaluation
+from backbones.training.guard import require_finite_weights
 from backbones.training.launch import precision_name
 from backbones.training.loop import Run, require_work_left
 from backbones.training.optim import load_optimizer, save_optimizer
@@ -76,6 +77,8 @@ class Snapshots:
 
     def _write(self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None) -> None:
         ema = run.ema.module.state_dict() if run.ema else None
+        for key, weights in (("the network", run.plain_model.state_dict()), ("the moving average", ema or {})):
+            require_finite_weights(weights, f"{name}: {key}")
         about = self.description(run, evaluations)
         save_checkpoint(self.folder / name, run.plain_model.state_dict(), about, ema=ema, state=state)
 
@@ -201,4 +204,6 @@ def _current_form(state: State) -> State:
     if "report" in state:
         return state
     rows = state["reported"] if state["owes_validation"] else []
-    return state | {"report": {"losses": [], "rows": rows, "counters": {"data/replaced": state["replaced"]}}}
+    return state | {
+        "report": {"losses": [], "norms": {}, "rows": rows, "counters": {"data/replaced": state["replaced"]}}
+    }

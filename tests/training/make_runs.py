@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,9 @@ class FakeBatches:
     def counters(self) -> dict[str, int]:
         return {}
 
+    def names(self, step: int) -> list[str]:
+        return [f"step{step}/{number}.jpg" for number in range(BATCH)]
+
 
 class FakeValidation(list):
     """An epoch that training never sees."""
@@ -65,6 +69,7 @@ class FakeCheckpoints:
     """Notes what is written: (step, figures by name, whether they are the best), and what validation is owed."""
 
     best_top1: float = -math.inf
+    folder: Path = Path("run")
     saved: list[tuple[int, dict[str, Evaluation], bool]] = field(default_factory=list)
     owed: list[bool] = field(default_factory=list)
     is_best: bool = False

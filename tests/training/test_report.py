@@ -30,7 +30,8 @@ def make_report(folder=None, **fields) -> Report:
 
 def step(report: Report, number: int, *losses: float) -> None:
     report.losses.extend(torch.tensor(loss) for loss in losses)
-    report.count_step(number)
+    if report.count_step(number):
+        report.log(number)
 
 
 def rows(folder) -> list[dict]:
@@ -68,7 +69,7 @@ def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):
 def test_counters_go_on_from_those_of_the_checkpoint_without_being_known(tmp_path):
     counted = {"data/replaced": 1, "data/other": 0}
     report = make_report(tmp_path, count=lambda: counted)
-    report.load_state_dict({"losses": [], "rows": [], "counters": {"data/replaced": 10}})
+    report.load_state_dict({"losses": [], "norms": {}, "rows": [], "counters": {"data/replaced": 10}})
     step(report, 2, 1.0)
     counted["data/replaced"] = 4
     step(report, 4, 1.0)
