@@ -15,11 +15,13 @@ from backbones.assembly.run import build_model, build_run, create_snapshots, spl
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
+from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import Run, fit
-from backbones.training.run_folder import choose_run_folder, claimed, recipe_of
+from backbones.training.run_folder import AUTO, choose_run_folder, claimed, find_automatically, recipe_of
 from backbones.training.snapshot import read_state
+from backbones.training.status import reported_status
 from backbones.training.tracking import Tracker
 
 
@@ -35,13 +37,14 @@ def main(argv: Sequence[str]) -> Evaluation:
     recipe = resolve(recipe, precision=precision_name(accelerator), steps_per_epoch=batches[0].steps_per_epoch)
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
-    snapshots = create_snapshots(recipe, folder, model, train, val)
+    control = Control(accelerator, recipe.saving)
+    snapshots = create_snapshots(recipe, folder, model, train, val, control)
     tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
     introduce(run, folder, train, val, changed)
-    with recorded(run, folder):
+    with control.listening(), recorded(run, folder):
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
     accelerator.end_training()
@@ -55,7 +58,7 @@ def recorded(run: Run, folder: Path) -> Iterator[None]:
     if tracker is None:
         yield
         return
-    with claimed(folder, run.recipe), tracker.open(run.step):
+    with claimed(folder, run.recipe), reported_status(folder, lambda: run.step), tracker.open(run.step):
         if tracker.wandb:
             run.report.say("W&B", tracker.wandb.where)
         yield
@@ -64,6 +67,9 @@ def recorded(run: Run, folder: Path) -> Iterator[None]:
 def read_recipe(argv: Sequence[str]) -> Recipe:
     """Return the recipe; a resumed run has its own as a file below the command line, unless another is named."""
     resume = find_value(Recipe, argv, "resume")
+    if resume == AUTO:
+        resume = find_automatically(find_value(Recipe, argv, "output"))
+        argv = [*argv, "--resume", resume or "null"]
     config = recipe_of(resume) if resume and find_value(Recipe, argv, "config") is None else None
     recipe = parse(Recipe, argv, description=__doc__ or "", config=config)
     return replace(recipe, model=canonical_name(recipe.model))

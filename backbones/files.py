@@ -44,11 +44,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, *, kept: int = 0) -> Iterator[Path]:
     """Make a folder that replaces ``path`` at the end of the block; after an error ``path`` is as it was.
 
-    Its files, the folder and its parent are on the disk when the block has ended. A kill between the two renames
-    leaves the folder that was there as ``path`` + ``.old``.
+    Its files, the folder and its parent are on the disk when the block has ended. The ``kept`` folders that were there
+    before are ``path``-1 (the newest), ``path``-2 and so on. A kill between the two last renames leaves no ``path``,
+    but the folder that was there as ``path``-1, or as ``path`` + ``.old`` where none are kept.
     """
     partial = _partial(path)
     partial.mkdir(parents=True)
@@ -56,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
         for found in (*partial.rglob("*"), partial):
             _flush(found)
-        _replace_folder(partial, path)
+        _replace_folder(partial, path, kept)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -135,11 +136,18 @@ def _partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
-def _replace_folder(new: Path, path: Path) -> None:
+def earlier(path: Path, number: int) -> Path:
+    """Return the name of the ``number``-th folder that was there before ``path``, from 1 on."""
+    return path.with_name(f"{path.name}-{number}")
+
+
+def _replace_folder(new: Path, path: Path, kept: int) -> None:
     old = path.with_name(path.name + OLD)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+    chain = [path, *(earlier(path, number) for number in range(1, kept + 1)), old]
+    for older, newer in zip(reversed(chain), reversed(chain[:-1]), strict=False):
+        if newer.exists():
+            newer.rename(older)
     new.rename(path)
     _flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)

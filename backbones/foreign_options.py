@@ -48,7 +48,6 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "num_classes": ("data_dir", "leave it out, since the classes are the class folders of --data-dir"),
     "val_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
     "validation_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
-    "checkpoint_hist": ("val_interval", "leave it out, since a run keeps its last and its best checkpoint"),
     "experiment": ("output", "write --output FOLDER"),
     "pretrained": ("resume", _START),
     "initial_checkpoint": ("resume", _START),

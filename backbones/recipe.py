@@ -282,6 +282,24 @@ class Log:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """Checkpoints between validations. A checkpoint is also written at every validation and on signals."""
+
+    ckpt_minutes: float | None = 10.0
+    """Minutes between two checkpoints; null: no checkpoints by time."""
+    ckpt_every: int | None = None
+    """Optimizer steps between two checkpoints; unset: no checkpoints by steps."""
+    checkpoint_hist: int = 3
+    """Checkpoints that are kept: last, last-1 and so on. The best one is kept as well."""
+
+    def __post_init__(self) -> None:
+        for option in ("ckpt_minutes", "ckpt_every"):
+            value = getattr(self, option)
+            require(value is None or value > 0, f"saving.{option}", value, "must be positive")
+        require(self.checkpoint_hist >= 2, "saving.checkpoint_hist", self.checkpoint_hist, "must be at least 2")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run. The run folder holds its complete recipe, which can be run again as it is."""
 
@@ -343,6 +361,8 @@ class Recipe:
     """SGD and its schedule."""
     ema: Ema = field(default_factory=Ema)
     """Moving average of model_ema."""
+    saving: Saving = field(default_factory=Saving)
+    """Checkpoints between validations."""
     log: Log = field(default_factory=Log)
     """Logging of figures."""
 

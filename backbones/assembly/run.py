@@ -21,6 +21,7 @@ from backbones.layers import fusion_weights, set_drop_block_progress
 from backbones.models.batch_norm import set_batch_norm
 from backbones.models.old_names import current_names
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
+from backbones.training.control import Control
 from backbones.training.loop import Checkpoints, Run
 from backbones.training.optim import create_optimizer
 from backbones.training.report import Report
@@ -129,10 +130,12 @@ def build_run(
     )
 
 
-def create_snapshots(recipe: Recipe, folder: Path, model: nn.Module, train: Index, val: Index) -> Snapshots:
+def create_snapshots(
+    recipe: Recipe, folder: Path, model: nn.Module, train: Index, val: Index, control: Control
+) -> Snapshots:
     """Return the writer and reader of the run's checkpoints in ``folder``."""
     cfg = model.cfg_text if isinstance(model, DarknetNetwork) else None
-    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg, current_names)
+    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg, current_names, control)
 
 
 def create_report(

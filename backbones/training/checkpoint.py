@@ -1,12 +1,15 @@
 """Checkpoint files: safetensors for weights, plain types for the rest, replaced as a whole or not at all.
 
-    RUN/last/   model.safetensors  [ema.safetensors]  state.pt
-    RUN/best/   model.safetensors  [ema.safetensors]
+    RUN/last/     model.safetensors  [ema.safetensors]  manifest.json  state.pt
+    RUN/last-1/   the one before, and so on
+    RUN/best/     model.safetensors  [ema.safetensors]  manifest.json
 
 Each weights file carries its own description (architecture, classes, preprocessing, figures) in its header, so
-that it can be evaluated alone. ``state.pt`` holds what only training needs, loaded with ``weights_only=True``.
+that it can be evaluated alone. ``state.pt`` holds what only training needs, loaded with ``weights_only=True``. The
+manifest has size and sha256 of every file.
 """
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -22,8 +25,14 @@ from backbones.errors import UserError
 from backbones.files import OLD, json_text, new_folder
 
 FORMAT = 1
-MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
+MODEL, EMA, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state.pt", "manifest.json"
+LAST = "last"
 _HEADER = "backbones"
+
+SCHEMA = 2
+"""Version of the checkpoint folder; from 2 on it has a manifest."""
+
+_OTHERS = " --resume auto takes the newest sound checkpoint."
 
 Weights = Mapping[str, Tensor]
 
@@ -35,14 +44,67 @@ def save_checkpoint(
     *,
     ema: Weights | None = None,
     state: Any = None,
+    about: Mapping[str, Any] | None = None,
+    kept: int = 0,
 ) -> None:
-    """Write a checkpoint folder; until it is complete, the one that was there stays the valid one."""
-    with new_folder(folder) as new:
+    """Write a checkpoint folder; until it is complete, the one that was there stays the valid one.
+
+    Args:
+        folder: the folder.
+        model: the weights.
+        description: goes into the header of each weights file.
+        ema: averaged weights.
+        state: training state of plain types and tensors.
+        about: goes into the manifest, beside the files.
+        kept: checkpoints before this one that are kept as ``folder``-1 and so on.
+    """
+    with new_folder(folder, kept=kept) as new:
         write_weights(new / MODEL, model, description)
         if ema is not None:
             write_weights(new / EMA, ema, description)
         if state is not None:
             torch.save(state, new / STATE)
+        files = {path.name: _measure(path) for path in sorted(new.iterdir())}
+        (new / MANIFEST).write_text(json_text({"schema": SCHEMA, "files": files, **(about or {})}, indent=1) + "\n")
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Raise UserError unless every file of a checkpoint is as its manifest says; version 0.1 wrote no manifest."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (ValueError, KeyError):
+        raise UserError(f"{folder} is damaged: {MANIFEST} cannot be read.{_OTHERS}") from None
+    for name, recorded in files.items():
+        found = _measure(folder / name) if (folder / name).is_file() else None
+        if found != recorded:
+            what = f"has {found['bytes']} bytes instead of {recorded['bytes']}" if found else "is missing"
+            if found and found["bytes"] == recorded["bytes"]:
+                what = "has other content than was written (its sha256 differs)"
+            raise UserError(f"{folder} is damaged: {name} {what}.{_OTHERS}")
+
+
+def find_resumable(run: Path) -> tuple[Path | None, list[UserError]]:
+    """Return the newest sound checkpoint of a run folder that can be resumed, and the faults of newer ones.
+
+    Raises UserError where there are checkpoints but none is sound.
+    """
+    faults: list[UserError] = []
+    older = sorted(run.glob(f"{LAST}-*"), key=lambda path: int(path.name.partition("-")[2] or 0))
+    for folder in (run / LAST, run / f"{LAST}{OLD}", *older):
+        if folder.is_dir():
+            try:
+                verify_checkpoint(folder)
+                load_state(folder)
+                return folder, faults
+            except UserError as error:
+                faults.append(error)
+    if faults:
+        raise UserError(
+            "\n".join([f"no checkpoint of {run} is sound, and nothing was overwritten:", *map(str, faults)])
+        )
+    return None, []
 
 
 def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
@@ -58,7 +120,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path.parent if path.name == STATE else path
-    for folder in (path, path.with_name(path.name + OLD), path / "last", path / f"last{OLD}"):
+    for folder in (path, path.with_name(path.name + OLD), path / LAST, path / f"{LAST}{OLD}", path / f"{LAST}-1"):
         if (folder / MODEL).is_file():
             return folder
     if path.exists():
@@ -124,6 +186,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} cannot be read: {reason}") from error
+
+
+def _measure(file: Path) -> dict[str, Any]:
+    """Return size and sha256 of a file."""
+    with file.open("rb") as opened:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 def _mismatch(missing: list[str], extra: list[str], misfits: list[str]) -> str:

@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from backbones.errors import UserError
 from backbones.files import write_text
 
+NOT_FINITE = "not-finite"
+"""Beginning of the names of files that list the images of a bad step."""
+
 REMEDY = "Lower --lr, lengthen --burn-in, or set --clip-grad."
 
 
@@ -58,7 +61,7 @@ def require_finite_weights(weights: dict[str, Tensor], what: str) -> None:
 
 def write_names(folder: Path, step: int, rank: int, names: Iterable[str]) -> Path:
     """Write the images of a step to a file of their own, one in each line, and return it."""
-    file = folder / f"not-finite-step-{step}-rank-{rank}.txt"
+    file = folder / f"{NOT_FINITE}-step-{step}-rank-{rank}.txt"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, "".join(f"{name}\n" for name in names))
     return file

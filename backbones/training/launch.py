@@ -1,7 +1,9 @@
 """One Accelerator per process, as the launcher asked for it, and loud when the launcher did something else."""
 
+import ctypes
 import os
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +18,8 @@ from backbones.errors import UserError
 from backbones.recipe import Precision
 
 _ACCELERATE_NAMES: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl."""
 _LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 
 
@@ -30,6 +34,8 @@ def create_accelerator(
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
+    if is_launched(launcher):
+        end_with_parent()
     file = launch_file(launcher)
     if file.get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
@@ -90,6 +96,19 @@ def launch_file(launcher: list[str]) -> dict[str, Any]:
     except (OSError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_launched(words: list[str]) -> bool:
+    """Tell whether these words of a parent process are those of accelerate's launcher or torchrun."""
+    return any(Path(word).name in (*_LAUNCHERS, "torchrun", "torch.distributed.run") for word in words)
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the launcher dies, so that no orphan trains on and holds the run folder (Linux)."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the call
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def check_processes(running: int, requested: int | None) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,14 @@ class Checkpoints(Protocol):
         """Write the state that a resumed run goes on from, and whether it must validate first."""
         ...
 
+    def after_step(self, run: "Run") -> None:
+        """Write ``last`` where it is time to; end the run where it was told to stop."""
+        ...
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Let a signal end the run at once during the block."""
+        ...
+
     def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
         """Write the weights of the best validation."""
         ...
@@ -98,6 +106,12 @@ class Run:
         return self.step // self.train_batches.steps_per_epoch
 
     @property
+    def is_validation_due(self) -> bool:
+        """Whether the step just made is followed by a validation."""
+        is_epoch_over = self.step % self.train_batches.steps_per_epoch == 0
+        return self.step >= self.total_steps or (is_epoch_over and self.epoch % self.recipe.val_interval == 0)
+
+    @property
     def plain_model(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -120,7 +134,7 @@ def fit(run: Run, *, owes_validation: bool = False) -> Evaluation:
         evaluation = validate_and_save(run) if owes_validation else None
         while run.step < run.total_steps:
             train_epoch(run, batches)
-            if run.step >= run.total_steps or run.epoch % run.recipe.val_interval == 0:
+            if run.is_validation_due:
                 evaluation = validate_and_save(run)
     assert evaluation is not None
     return evaluation
@@ -160,6 +174,7 @@ def train_step(run: Run, batches: Iterator[Any]) -> None:
         run.ema.update(run.plain_model, step=run.step)
     if run.report.count_step(run.step):
         _log(run)
+    run.checkpoints.after_step(run)
 
 
 def validate_and_save(run: Run) -> Evaluation:
@@ -167,9 +182,11 @@ def validate_and_save(run: Run) -> Evaluation:
 
     ``last`` is written before, too: what was trained is safe when the evaluation fails.
     """
+    _log(run)
     _average_batch_norm(run)
     run.checkpoints.write_last(run, {}, owes_validation=True)
-    evaluations = {name: _evaluate(run, name, network) for name, network in run.networks.items()}
+    with run.checkpoints.validating():
+        evaluations = {name: _evaluate(run, name, network) for name, network in run.networks.items()}
     headline = list(evaluations.values())[-1]
     if not math.isfinite(headline.loss):
         raise UserError(f"the loss of the validation at step {run.step} is {headline.loss}. {REMEDY}")

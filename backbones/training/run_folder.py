@@ -1,5 +1,6 @@
 """The folder of a run: its name, its owner, and the recipe in it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +14,16 @@ from accelerate.utils import broadcast_object_list
 from backbones.errors import UserError
 from backbones.files import LOCK, PARTIAL, lock, remove_leftovers, require_output_folder, write_text
 from backbones.recipe import Recipe
-from backbones.training.checkpoint import find_checkpoint
+from backbones.terminal import say
+from backbones.training.checkpoint import find_checkpoint, find_resumable
+from backbones.training.guard import NOT_FINITE
+from backbones.training.status import STATUS
 from backbones.training.tracking import METRICS, SUMMARY
 
 RECIPE = "recipe.yaml"
-LEFTOVERS = (METRICS, SUMMARY)
+AUTO = "auto"
+"""Value of --resume: go on from the newest sound checkpoint of --output, or begin a new run there."""
+LEFTOVERS = (METRICS, SUMMARY, STATUS)
 """Files of a run that never reached a checkpoint. Its folder may be used again."""
 
 
@@ -44,12 +50,26 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
     with lock(folder, "belongs to a run that is still going"):
         if recipe.resume is None:
             _require_unused(folder)
-            for name in LEFTOVERS:
-                (folder / name).unlink(missing_ok=True)
+            for path in [*(folder / name for name in LEFTOVERS), *folder.glob(f"{NOT_FINITE}*")]:
+                path.unlink(missing_ok=True)
         remove_leftovers(folder)
         repeatable = replace(recipe, output=None, resume=None)
         write_text(folder / RECIPE, yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
         yield
+
+
+def find_automatically(output: str | None) -> str | None:
+    """Return the newest sound checkpoint in the run folder ``output``; None where the run has none yet.
+
+    Checkpoints that are damaged are skipped and named. Raises UserError where all of them are.
+    """
+    if output is None:
+        raise UserError("--resume auto needs --output RUN: the folder to go on in, or to begin in.")
+    folder, faults = find_resumable(Path(output).expanduser())
+    if os.environ.get("RANK", "0") == "0":
+        for fault in faults:
+            say("skipped", fault)
+    return str(folder) if folder else None
 
 
 def recipe_of(resume: str) -> Path | None:
@@ -80,9 +100,13 @@ def _choose_folder(recipe: Recipe) -> Path:
 def _require_unused(folder: Path) -> None:
     if folder.is_file():
         raise UserError(f"--output {folder} is a file; name a folder.")
-    known = {RECIPE, LOCK, *LEFTOVERS}
-    if folder.is_dir() and any(path.name not in known and path.suffix != PARTIAL for path in folder.iterdir()):
+    if folder.is_dir() and any(not _is_known(path) for path in folder.iterdir()):
         raise UserError(
             f"--output {folder} is already in use. Go on with that run by --resume {folder}, "
             "or name another folder; nothing was overwritten."
         )
+
+
+def _is_known(path: Path) -> bool:
+    """Tell whether a run that never reached a checkpoint leaves such a file."""
+    return path.name in {RECIPE, LOCK, *LEFTOVERS} or path.suffix == PARTIAL or path.name.startswith(NOT_FINITE)

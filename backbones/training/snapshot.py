@@ -1,24 +1,34 @@
 """The content of a run's checkpoints: a resumed run goes on as the same run, or is refused."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
 
 from backbones.errors import UserError
 from backbones.recipe import Recipe, differences
 from backbones.training.checkpoint import (
+    EMA,
+    LAST,
+    MANIFEST,
+    SCHEMA,
     Weights,
     find_checkpoint,
     load_state,
     load_weights,
     save_checkpoint,
+    verify_checkpoint,
     weights_file,
 )
+from backbones.training.control import Control, StoppedError
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import require_finite_weights
 from backbones.training.launch import precision_name
@@ -30,6 +40,7 @@ FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "op
 FREE = (
     "output", "resume", "data_dir", "workers", "device",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
+    "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",
 )  # fmt: skip
 """Options that change nothing of what is computed."""
 
@@ -54,8 +65,25 @@ class Snapshots:
     """Text of the darknet cfg that the network was built from; None for a network with a name."""
     current_names: Callable[[Weights], Weights] = dict
     """Renames the tensors of checkpoints of earlier versions."""
+    control: Control | None = None
+    """Decides between validations when to save and when to stop; None: never."""
     best_top1: float = -math.inf
     """Highest top-1 so far, in per cent."""
+
+    def after_step(self, run: Run) -> None:
+        """Save where it is time to, or where a signal ends the run; then raise StoppedError, on every process."""
+        if self.control is None:
+            return
+        decision = self.control.decide(run.step)
+        if decision.save:
+            self.write_last(run, {}, owes_validation=run.is_validation_due)
+            self.control.note_save()
+        if decision.signal:
+            raise StoppedError(decision.signal, run.step)
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed."""
+        return self.control.interruptible() if self.control else nullcontext()
 
     def write_last(self, run: Run, evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
         """Write ``last`` with everything that a resumed run needs. It can be written after any step.
@@ -65,9 +93,9 @@ class Snapshots:
             evaluations: figures of these weights by name; empty where they were not validated.
             owes_validation: the resumed run must validate before it trains.
         """
+        state = self.training_state(run) | {"owes_validation": owes_validation, "schema": SCHEMA}
         if run.accelerator.is_main_process:
-            state = self.training_state(run) | {"owes_validation": owes_validation}
-            self._write("last", run, evaluations, state)
+            self._write(LAST, run, evaluations, state)
 
     def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
         """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
@@ -76,11 +104,26 @@ class Snapshots:
             self._write("best", run, evaluations, None)
 
     def _write(self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None) -> None:
-        ema = run.ema.module.state_dict() if run.ema else None
-        for key, weights in (("the network", run.plain_model.state_dict()), ("the moving average", ema or {})):
-            require_finite_weights(weights, f"{name}: {key}")
-        about = self.description(run, evaluations)
-        save_checkpoint(self.folder / name, run.plain_model.state_dict(), about, ema=ema, state=state)
+        networks = average_statistics(run, state["batch_norm"] if state else [])
+        for key, weights in networks.items():
+            require_finite_weights(weights, f"{self.folder / name}: {key}")
+        about = {
+            "step": run.step,
+            "images_seen": run.step * self.recipe.batch_size,
+            "world_size": run.accelerator.num_processes,
+            "network": network_hash(networks["val"]),
+            "fingerprint": self.fingerprint,
+            "classes": self.classes,
+        }
+        save_checkpoint(
+            self.folder / name,
+            networks["val"],
+            self.description(run, evaluations),
+            ema=networks.get("val_ema"),
+            state=state,
+            about=about,
+            kept=self.recipe.saving.checkpoint_hist - 1 if name == LAST else 0,
+        )
 
     def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """Return what a weights file says about itself: all that eval.py needs."""
@@ -110,6 +153,7 @@ class Snapshots:
             "step": run.step,
             "best_top1": self.best_top1,
             "report": run.report.state_dict(),
+            "batch_norm": gather_statistics(run),
             "optimizer": save_optimizer(run.optimizer.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
             "recipe": self.recipe.to_dict(),
@@ -130,9 +174,12 @@ class Snapshots:
                 f"--resume: {self.recipe.model} is not the network any more that the checkpoint was made with."
             )
         checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
+        if run.ema and state["recipe"]["model_ema"] and not (checkpoint / EMA).is_file():
+            raise UserError(f"{checkpoint} is damaged: {EMA} is missing, but the run has a moving average.")
         for network, is_average in ((run.plain_model, False), *([(run.ema.module, True)] if run.ema else [])):
             file = weights_file(checkpoint, ema=is_average)
             load_weights(network, file, name=self.recipe.model, current_names=self.current_names)
+        load_statistics(run, state.get("batch_norm", []))
         load_optimizer(run.optimizer.optimizer, state["optimizer"])
         if run.accelerator.scaler and state["scaler"]:
             run.accelerator.scaler.load_state_dict(state["scaler"])
@@ -165,7 +212,10 @@ def read_state(
     if recipe.resume is None:
         return NEW_RUN, {}
     checkpoint = find_checkpoint(Path(recipe.resume))
+    verify_checkpoint(checkpoint)
     state = _current_form(load_state(checkpoint))
+    if state.get("schema", 1) >= SCHEMA and not (checkpoint / MANIFEST).is_file():
+        raise UserError(f"{checkpoint} is damaged: {MANIFEST} is missing. --resume auto takes the newest sound one.")
     changed = differences(state["recipe"], recipe.to_dict())
     _require_same_run(state, changed, train)
     changed |= differences(state["surroundings"], surroundings(accelerator, val))
@@ -197,6 +247,40 @@ def surroundings(accelerator: Accelerator, val_fingerprint: str) -> dict[str, An
         "torch": str(torch.__version__),
         "validation images": val_fingerprint[:12],
     }
+
+
+def gather_statistics(run: Run) -> list[list[Tensor]]:
+    """Return the buffers of each process's networks: within an epoch, BatchNorm statistics are each process's own."""
+    own = [buffer.detach().cpu() for network in run.networks.values() for buffer in network.buffers()]
+    if run.accelerator.num_processes == 1:
+        return [own]
+    return gather_object([own])
+
+
+def average_statistics(run: Run, gathered: list[list[Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of each network, with the mean of the processes' statistics."""
+    networks = {key: network.state_dict() for key, network in run.networks.items()}
+    if len(gathered) > 1:
+        values = iter(zip(*gathered, strict=True))
+        for key, network in run.networks.items():
+            for name, _ in network.named_buffers():
+                mean = torch.stack([value.double() for value in next(values)]).mean(dim=0)
+                if name in networks[key]:
+                    networks[key][name] = mean.to(networks[key][name].dtype)
+    return networks
+
+
+def load_statistics(run: Run, gathered: list[list[Tensor]]) -> None:
+    """Give this process its own buffers again; with another number of processes all have those of the first."""
+    if len(gathered) == run.accelerator.num_processes > 1:
+        buffers = [buffer for network in run.networks.values() for buffer in network.buffers()]
+        for buffer, value in zip(buffers, gathered[run.accelerator.process_index], strict=True):
+            buffer.copy_(value)
+
+
+def network_hash(weights: Weights) -> str:
+    """Return the sha256 of the names and shapes of all tensors."""
+    return hashlib.sha256(str([(name, tuple(tensor.shape)) for name, tensor in weights.items()]).encode()).hexdigest()
 
 
 def _current_form(state: State) -> State:

@@ -4,7 +4,7 @@ Arguments: data folder, output folder. Each rank writes rank<R>.pt.
 """
 
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -51,6 +51,12 @@ class NoCheckpoints:
 
     def write_best(self, *_args) -> None:
         return
+
+    def after_step(self, _run) -> None:
+        return
+
+    def validating(self):
+        return nullcontext()
 
 
 def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +78,12 @@ class FakeCheckpoints:
         self.saved.append((run.step, evaluations, self.is_best))
         self.owed.append(owes_validation)
         self.is_best = False
+
+    def after_step(self, _run: Run) -> None:
+        return
+
+    def validating(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def write_best(self, _run: Run, evaluations: dict[str, Evaluation]) -> None:
         self.best_top1 = list(evaluations.values())[-1].top1

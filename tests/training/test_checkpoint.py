@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from backbones.errors import UserError
 from backbones.training.checkpoint import (
     find_checkpoint,
+    find_resumable,
     load_state,
     load_weights,
     read_description,
     save_checkpoint,
+    verify_checkpoint,
     weights_file,
 )
 
@@ -125,3 +127,83 @@ def test_a_checkpoint_without_training_state_cannot_be_resumed(tmp_path):
     save_checkpoint(tmp_path / "best", network().state_dict(), {})
     with pytest.raises(UserError, match="cannot be resumed"):
         load_state(tmp_path / "best")
+
+
+# Integrity
+
+
+def save_steps(folder, *steps: int, kept: int = 2) -> None:
+    for step in steps:
+        save_checkpoint(folder / "last", network(step).state_dict(), {}, state={"step": step}, kept=kept)
+
+
+def test_the_newest_checkpoints_are_kept_in_order(tmp_path):
+    save_steps(tmp_path, 1, 2, 3, 4)
+    assert {path.name: load_state(path)["step"] for path in tmp_path.iterdir()} == {"last": 4, "last-1": 3, "last-2": 2}
+
+
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "flipped bit": (flip_a_bit, r"has other content than was written \(its sha256 differs\)"),
+    "lost byte": (lambda file: file.write_bytes(file.read_bytes()[:-1]), r"has \d+ bytes instead of \d+"),
+    "empty": (lambda file: file.write_bytes(b""), "has 0 bytes instead of"),
+    "lost": (lambda file: file.unlink(), "is missing"),
+}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "state.pt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_any_damage_is_found_and_named(tmp_path, damage, name):
+    ema = network(1).state_dict()
+    save_checkpoint(tmp_path / "last", network(0).state_dict(), {}, ema=ema, state={"step": 1})
+    verify_checkpoint(tmp_path / "last")
+    spoil, message = DAMAGES[damage]
+    spoil(tmp_path / "last" / name)
+    with pytest.raises(UserError, match=f"last is damaged: {name} {message}"):
+        verify_checkpoint(tmp_path / "last")
+
+
+def test_a_manifest_that_cannot_be_read_is_damage(tmp_path):
+    save_steps(tmp_path, 1)
+    (tmp_path / "last" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest.json cannot be read"):
+        verify_checkpoint(tmp_path / "last")
+
+
+def test_the_newest_sound_checkpoint_is_found_and_the_others_are_named(tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    flip_a_bit(tmp_path / "last" / "model.safetensors")
+    (tmp_path / "last-1" / "state.pt").unlink()
+    folder, faults = find_resumable(tmp_path)
+    assert folder == tmp_path / "last-2"
+    assert ["/last is damaged" in str(faults[0]), "/last-1 is damaged" in str(faults[1])] == [True, True]
+
+
+def test_damage_everywhere_is_no_reason_to_begin_anew(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    for folder in tmp_path.iterdir():
+        flip_a_bit(folder / "state.pt")
+    with pytest.raises(UserError, match=r"no checkpoint of .* is sound, and nothing was overwritten"):
+        find_resumable(tmp_path)
+
+
+def test_a_folder_without_checkpoints_has_none_to_resume(tmp_path):
+    assert find_resumable(tmp_path / "new") == (None, [])
+
+
+def test_a_kill_between_the_last_two_renames_leaves_the_checkpoint_before(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    (tmp_path / "last").rename(tmp_path / "gone")
+    assert find_resumable(tmp_path)[0] == find_checkpoint(tmp_path) == tmp_path / "last-1"
+
+
+def test_the_manifest_says_what_the_checkpoint_is(tmp_path):
+    save_checkpoint(tmp_path / "last", network(0).state_dict(), {}, about={"step": 7})
+    manifest = json.loads((tmp_path / "last" / "manifest.json").read_text())
+    assert (manifest["schema"], manifest["step"], set(manifest["files"])) == (2, 7, {"model.safetensors"})
+    assert manifest["files"]["model.safetensors"]["bytes"] == (tmp_path / "last" / "model.safetensors").stat().st_size

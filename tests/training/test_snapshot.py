@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from backbones.errors import UserError
-from backbones.recipe import Log, Recipe
+from backbones.recipe import Log, Recipe, Saving
 from backbones.training.checkpoint import MODEL, load_state, read_description
+from backbones.training.control import Control, Decision, StoppedError
 from backbones.training.loop import Run, fit
 from backbones.training.snapshot import NEW_RUN, Snapshots, read_state
 from backbones.training.tracking import Tracker
@@ -101,7 +103,10 @@ def test_a_state_of_version_0_1_is_read(tmp_path):
     report = state.pop("report")
     state |= {"reported": report["rows"], "replaced": 5}
     state["optimizer"].pop("kind")
+    for key in ("schema", "batch_norm"):
+        state.pop(key)
     torch.save(state, tmp_path / "last" / "state.pt")
+    (tmp_path / "last" / "manifest.json").unlink()
     resumed, owes_validation = run_in(tmp_path, resume=True)
     assert owes_validation
     assert resumed.report.rows == run.report.rows
@@ -151,3 +156,56 @@ def test_tensors_of_earlier_versions_are_renamed(tmp_path):
     second = make_run(Renamed(), ema=True, recipe=recipe, checkpoints=writer)
     writer.restore(second, load_state(tmp_path / "last"))
     assert same(weights(run), weights(second))
+
+
+def test_a_lost_manifest_is_damage(tmp_path):
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    (tmp_path / "last" / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"last is damaged: manifest.json is missing"):
+        run_in(tmp_path, resume=True)
+
+
+def test_a_lost_average_is_damage_even_without_a_manifest(tmp_path):
+    """As in a checkpoint of version 0.1. It would go on with the weights in place of their average."""
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    state = load_state(tmp_path / "last")
+    state.pop("schema")
+    state["recipe"]["model_ema"] = True
+    torch.save(state, tmp_path / "last" / "state.pt")
+    for name in ("manifest.json", "ema.safetensors"):
+        (tmp_path / "last" / name).unlink()
+    with pytest.raises(UserError, match=r"last is damaged: ema.safetensors is missing"):
+        run_in(tmp_path, resume=True)
+
+
+def stopping_control(step: int, number: int) -> Control:
+    control = Control(Accelerator(cpu=True), Saving(ckpt_minutes=None))
+    decide = control.decide
+
+    def decide_with_a_signal(at: int) -> Decision:
+        if at == step:
+            control.received = number
+        return decide(at)
+
+    control.decide = decide_with_a_signal  # type: ignore[method-assign]
+    return control
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_a_run_ended_by_a_signal_goes_on_as_the_same_run(tmp_path, step):
+    """Also at the edge of an epoch, where the validation is owed."""
+    straight, _ = run_in(tmp_path / "straight")
+    fit(straight)
+    first, _ = run_in(tmp_path / "cut")
+    first.checkpoints.control = stopping_control(step, signal.SIGTERM)  # type: ignore[attr-defined]
+    with pytest.raises(StoppedError, match=f"stopped by SIGTERM after step {step}"):
+        fit(first)
+    second, owes_validation = run_in(tmp_path / "cut", resume=True)
+    assert (second.step, owes_validation) == (step, step == 4)
+    fit(second, owes_validation=owes_validation)
+    assert same(weights(straight), weights(second))
+    assert rows(tmp_path / "straight") == rows(tmp_path / "cut")

@@ -1,0 +1,100 @@
+"""Agreement of all processes after each step: whether to save, and whether to stop because of a signal."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+
+from backbones.errors import INTERRUPTED, UserError
+from backbones.recipe import Saving
+
+PREEMPTED = 75
+"""Exit status after SIGTERM or SIGUSR1: the same command with --resume goes on (EX_TEMPFAIL)."""
+
+SIGNALS = {signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED, signal.SIGINT: INTERRUPTED}
+"""Signals that end a run after the current step, and the exit statuses."""
+
+
+class StoppedError(UserError):
+    """The end of a run that was told to stop by a signal, after it was saved."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step}, which is saved: go on with --resume."
+        )
+        self.exit_status = SIGNALS[signal.Signals(number)]
+
+
+class Decision(NamedTuple):
+    """What all processes do after a step."""
+
+    save: bool
+    signal: int
+    """Signal that ends the run; 0: none."""
+
+
+class Control:
+    """The signals that this process has received and the time of the last checkpoint."""
+
+    def __init__(self, accelerator: Accelerator, saving: Saving) -> None:
+        self.accelerator, self.saving = accelerator, saving
+        self.received = 0
+        self.is_interruptible = False
+        """A signal ends the run at once: there is nothing to save, as in a validation after its checkpoint."""
+        self.step = 0
+        self.saved_at = time.monotonic()
+        # On the hosts: an agreement must not wait for a GPU
+        self.group: Any = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note the signals during the block; outside, and on a second Ctrl-C, they do what they always do."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal end the run at once during the block."""
+        if self.received:
+            raise StoppedError(self.received, self.step)
+        self.is_interruptible = True
+        try:
+            yield
+        finally:
+            self.is_interruptible = False
+
+    def decide(self, step: int) -> Decision:
+        """Return what all processes do after ``step``: the first one looks at the clock, any may have a signal."""
+        self.step = step
+        seconds, every = self.saving.ckpt_minutes and 60 * self.saving.ckpt_minutes, self.saving.ckpt_every
+        is_late = seconds is not None and time.monotonic() - self.saved_at >= seconds
+        here = torch.tensor([self.received, is_late and self.accelerator.is_main_process], dtype=torch.int64)
+        if self.group is not None:
+            dist.all_reduce(here, op=dist.ReduceOp.MAX, group=self.group)
+        received, is_due = here.tolist()
+        return Decision(bool(is_due) or received != 0 or (every is not None and step % every == 0), received)
+
+    def note_save(self) -> None:
+        """Start to count the minutes to the next checkpoint."""
+        self.saved_at = time.monotonic()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = self.received or number
+        if self.is_interruptible:
+            raise StoppedError(self.received, self.step)

@@ -1,0 +1,114 @@
+"""Real processes that are stopped or killed: the run goes on as the same run, and nothing is left behind."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "10", "--workers", "1"]
+TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "1", "--ckpt-every", "3", "--model-ema"]
+LAUNCHERS = {1: ["--config_file", "configs/accelerate/cpu1.yaml"], 2: ["--config_file", "configs/accelerate/cpu2.yaml"]}
+
+
+def start(processes: int, data: Path, output: Path) -> subprocess.Popen[str]:
+    words = ["train_imagenet.py", *TINY, "--data-dir", str(data), "--output", str(output), "--resume", "auto"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCHERS[processes], *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    """Wait until a row of a step from ``step`` on is logged."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        rows = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+        if len(rows) > 1 and json.loads(rows[-2])["step"] >= step:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"step {step} was not reached")
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """Return the hashes of weights and average."""
+
+    def digest(name: str) -> str:
+        tensors = sorted(load_file(run / "last" / name).items())
+        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in tensors)).hexdigest()
+
+    return {name: digest(name) for name in ("model.safetensors", "ema.safetensors")}
+
+
+def workers_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(launcher.pid).children(recursive=True)
+
+
+def status(run: Path) -> dict:
+    return json.loads((run / "status.json").read_text())
+
+
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)])
+def straight(request, image_folder, tmp_path_factory) -> tuple[int, Path]:
+    """Return the number of processes and the run that nobody disturbs."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    launcher = start(request.param, image_folder, run)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert status(run)["state"] == "finished"
+    return request.param, run
+
+
+def test_a_run_stopped_once_and_killed_once_is_the_run_that_nobody_disturbed(straight, image_folder, tmp_path):
+    """SIGTERM to the launcher, later kill -9 of everything, within epochs; each time --resume auto."""
+    processes, undisturbed = straight
+    run = tmp_path / "run"
+    launcher = start(processes, image_folder, run)
+    wait_for_step(run, 9)
+    workers, asked = workers_of(launcher), time.monotonic()
+    launcher.send_signal(signal.SIGTERM)
+    launcher.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=25)
+    assert not alive
+    assert time.monotonic() - asked < 25
+    assert launcher.returncode != 0
+    assert status(run)["state"] == "preempted"
+    assert status(run)["step"] >= 9
+
+    launcher = start(processes, image_folder, run)
+    wait_for_step(run, 21)
+    for process in [*workers_of(launcher), psutil.Process(launcher.pid)]:
+        process.kill()
+    launcher.communicate(timeout=60)
+    assert status(run)["state"] == "running"
+
+    output, _ = start(processes, image_folder, run).communicate(timeout=300)
+    assert status(run)["state"] == "finished", output
+    assert fingerprint(run) == fingerprint(undisturbed)
+    assert logged(run) == logged(undisturbed)
+
+
+def logged(run: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("perf/")} for row in rows]
+
+
+@pytest.mark.slow
+def test_a_launcher_killed_with_minus_nine_leaves_no_orphan(image_folder, tmp_path):
+    run = tmp_path / "run"
+    launcher = start(1, image_folder, run)
+    wait_for_step(run, 5)
+    workers = workers_of(launcher)
+    launcher.kill()
+    launcher.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=25)
+    assert not alive
+    assert status(run)["state"] == "preempted"
