@@ -47,6 +47,17 @@ def copy_of(image_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(image_folder, tmp_path / "data"))
 
 
+LAST_FILES = ("model.safetensors", "state.pt")
+
+
+def rewrite_state(folder: Path, changes: dict) -> None:
+    """Change the state of a checkpoint as version 0.1 would have written it: without a manifest."""
+    state = load_state(folder / "last") | changes
+    state.pop("schema")
+    torch.save(state, folder / "last" / "state.pt")
+    (folder / "last" / "manifest.json").unlink()
+
+
 def equal_weights(a: Path, b: Path) -> bool:
     first, second = load_file(a / "last" / MODEL), load_file(b / "last" / MODEL)
     return all(torch.equal(value, second[key]) for key, value in first.items())
@@ -56,8 +67,9 @@ def test_a_run_leaves_recipe_metrics_summary_and_two_checkpoints(train, folder, 
     evaluation = train()
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        ".lock", "recipe.yaml", "metrics.jsonl", "summary.csv", "last/model.safetensors", "last/state.pt",
-        "best/model.safetensors",
+        ".lock", "recipe.yaml", "metrics.jsonl", "summary.csv", "status.json", "best/model.safetensors",
+        "best/manifest.json",
+        *(f"{last}/{file}" for last in ("last", "last-1") for file in (*LAST_FILES, "manifest.json")),
     }  # fmt: skip
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]
@@ -203,9 +215,7 @@ def test_the_recipe_is_written_with_everything_decided(train, folder):
 
 def test_a_change_of_surroundings_is_said(train, folder, image_folder, tmp_path, capsys):
     train()
-    state = load_state(folder / "last")
-    state["surroundings"] |= {"processes": 8}
-    torch.save(state, folder / "last" / "state.pt")
+    rewrite_state(folder, {"surroundings": load_state(folder / "last")["surroundings"] | {"processes": 8}})
     data = copy_of(image_folder, tmp_path)
     (data / "val" / "ant" / "000.jpg").unlink()
     main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(data)])
@@ -405,8 +415,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(train, folder, tmp_path
     """Even where the recorded option was edited to agree."""
     train()
     recipe = parse(Recipe, [], config=folder / "recipe.yaml").to_dict() | {"model": "test_vit"}
-    state = load_state(folder / "last") | {"recipe": recipe}
-    torch.save(state, folder / "last" / "state.pt")
+    rewrite_state(folder, {"recipe": recipe})
     with pytest.raises(UserError, match="holds another architecture than test_vit"):
         main(["--resume", str(folder), "--epochs", "3", "--model", "test_vit", "--img-size", "160"])
 

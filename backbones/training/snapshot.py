@@ -69,6 +69,8 @@ class Snapshots:
     """Decides between validations when to save and when to stop; None: never."""
     best_top1: float = -math.inf
     """Highest top-1 so far, in per cent."""
+    last_step: int = -1
+    """Step of ``last``, where this process has written it."""
 
     def after_step(self, run: Run) -> None:
         """Save where it is time to, or where a signal ends the run; then raise StoppedError, on every process."""
@@ -95,15 +97,19 @@ class Snapshots:
         """
         state = self.training_state(run) | {"owes_validation": owes_validation, "schema": SCHEMA}
         if run.accelerator.is_main_process:
-            self._write(LAST, run, evaluations, state)
+            is_new = run.step != self.last_step  # the same step with its figures takes the place of itself
+            self._write(LAST, run, evaluations, state, kept=self.recipe.saving.checkpoint_hist - 1 if is_new else 0)
+            self.last_step = run.step
 
     def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
         """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
         self.best_top1 = list(evaluations.values())[-1].top1
         if run.accelerator.is_main_process:
-            self._write("best", run, evaluations, None)
+            self._write("best", run, evaluations, None, kept=0)
 
-    def _write(self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None) -> None:
+    def _write(
+        self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None, *, kept: int
+    ) -> None:
         networks = average_statistics(run, state["batch_norm"] if state else [])
         for key, weights in networks.items():
             require_finite_weights(weights, f"{self.folder / name}: {key}")
@@ -122,7 +128,7 @@ class Snapshots:
             ema=networks.get("val_ema"),
             state=state,
             about=about,
-            kept=self.recipe.saving.checkpoint_hist - 1 if name == LAST else 0,
+            kept=kept,
         )
 
     def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:

@@ -209,3 +209,11 @@ def test_a_run_ended_by_a_signal_goes_on_as_the_same_run(tmp_path, step):
     fit(second, owes_validation=owes_validation)
     assert same(weights(straight), weights(second))
     assert rows(tmp_path / "straight") == rows(tmp_path / "cut")
+
+
+def test_the_checkpoints_that_are_kept_are_of_different_steps(tmp_path):
+    """Each validation writes its step twice: before, and with its figures."""
+    run, _ = run_in(tmp_path, total_steps=16, schedule=lambda _: 0.01)
+    fit(run)
+    folders = sorted(tmp_path.glob("last*"))
+    assert {folder.name: load_state(folder)["step"] for folder in folders} == {"last": 16, "last-1": 12, "last-2": 8}
