@@ -34,7 +34,12 @@ def main(argv: Sequence[str]) -> Evaluation:
     folder = choose_run_folder(recipe, accelerator)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
-    recipe = resolve(recipe, precision=precision_name(accelerator), steps_per_epoch=batches[0].steps_per_epoch)
+    recipe = resolve(
+        recipe,
+        precision=precision_name(accelerator),
+        steps_per_epoch=batches[0].steps_per_epoch,
+        burn_in_gives_way=burn_in_gives_way(argv),
+    )
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
     control = Control(accelerator, recipe.saving)
@@ -43,8 +48,8 @@ def main(argv: Sequence[str]) -> Evaluation:
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
-    introduce(run, folder, train, val, changed)
     with control.listening(), recorded(run, folder):
+        introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
     accelerator.end_training()
@@ -59,8 +64,6 @@ def recorded(run: Run, folder: Path) -> Iterator[None]:
         yield
         return
     with claimed(folder, run.recipe), reported_status(folder, lambda: run.step), tracker.open(run.step):
-        if tracker.wandb:
-            run.report.say("W&B", tracker.wandb.where)
         yield
 
 
@@ -73,6 +76,12 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     config = recipe_of(resume) if resume and find_value(Recipe, argv, "config") is None else None
     recipe = parse(Recipe, argv, description=__doc__ or "", config=config)
     return replace(recipe, model=canonical_name(recipe.model))
+
+
+def burn_in_gives_way(argv: Sequence[str]) -> bool:
+    """Return whether the command line sets the length of the run, but not the burn-in."""
+    length = find_value(Recipe, argv, "epochs") or find_value(Recipe, argv, "steps")
+    return length is not None and find_value(Recipe, argv, "optim.burn_in") is None
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ Kinds = dict[str, Any]
 _SHORT = {"-b": "--batch-size", "-j": "--workers", "-o": "--output", "-c": "--config", "-h": "--help"}
 _FLAGS = ("help", "print_config")
 """Options of the parser itself that take no value."""
+_TRUTH_VALUES = ("true", "false", "yes", "no")
+"""Words that a flag takes as its value."""
 _NOUNS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
 
 
@@ -183,7 +185,7 @@ def _take_value(name: str, option: str, rest: deque[str], kinds: Kinds) -> str:
     if option in _FLAGS:
         return ""
     if kinds.get(option) is bool:
-        return rest.popleft() if rest and rest[0].lower() in ("true", "false") else "true"
+        return rest.popleft() if rest and rest[0].lower() in _TRUTH_VALUES else "true"
     if not rest or not _is_value(rest[0]):
         raise UserError(f"{name} needs a value{': ' + _describe_kind(kinds[option]) if option in kinds else ''}.")
     return rest.popleft()
@@ -192,6 +194,8 @@ def _take_value(name: str, option: str, rest: deque[str], kinds: Kinds) -> str:
 def _full_name(word: str, kinds: Kinds) -> tuple[str, bool]:
     """Return (dotted option, whether it is negated). An option that only one group has needs no group."""
     name = word.lstrip("-").replace("-", "_")
+    if not re.match(r"--\w", word):
+        raise UserError(f"unknown option {word}.{_nearest_option(name, kinds)}")
     if option := _find_option(name, kinds):
         return option, False
     if name.startswith("no_") and kinds.get(option := _find_option(name[3:], kinds) or "") is bool:
@@ -223,6 +227,8 @@ def _is_group_or_key(name: str, kinds: Kinds) -> bool:
 
 def _assign_words(given: list[_Word], options: type, usage: str) -> list[_Word]:
     """Give each word without an option to the next positional field."""
+    if asks_for_help := [word for word in given if word.option == "help"]:
+        return asks_for_help
     names = {word.option for word in given}
     free = deque(f.name for f in _fields(options) if "positional" in f.metadata and f.name not in names)
     assigned = []
@@ -287,7 +293,7 @@ def _join(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gives_way(option: str, value: Any, above: Mapping[str, Any]) -> bool:
     """Tell whether a value is contradicted by the values ``above``."""
-    rows = [row for row in CONTRADICTIONS if row.option in above and f"{option}.".startswith(f"{row.loser}.")]
+    rows = [row for row in CONTRADICTIONS if row.option in above and f"{option}.".startswith(f"{row.overridden}.")]
     return any(row.clash(above[row.option], value) for row in rows)
 
 

@@ -25,9 +25,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def exit_on_user_error(
-    *, interrupted: str = "a run goes on from its last checkpoint with --resume RUN"
-) -> Iterator[None]:
+def exit_on_user_error(*, interrupted: str = "a run that has a checkpoint goes on with --resume RUN") -> Iterator[None]:
     """Print a ``UserError`` as one message without a traceback and exit with its status; with 130 after Ctrl-C.
 
     Characters that stdout cannot encode are escaped.
@@ -50,8 +48,10 @@ def exit_on_user_error(
 
 def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:
     """Return ``" Did you mean a, b?"`` for the known names nearest to ``name``, or ``""`` where none is near."""
+    known = list(known)
     similar = [other for other in known if abs(len(other) - len(name)) <= len(name) // 2]
     near = difflib.get_close_matches(name, similar, n=n, cutoff=MIN_LIKENESS)
+    near = near or [other for other in known if len(name) > 2 and other.startswith(name)][:n]
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

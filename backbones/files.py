@@ -68,6 +68,11 @@ def write_text(path: Path, text: str) -> None:
         opened.write(os.fsencode(text))
 
 
+def read_text(path: Path) -> str:
+    """Return the content of a text file. Bytes that are not valid text survive, as in names of files."""
+    return os.fsdecode(path.read_bytes())
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half written in ``folder``, which the caller must own."""
     for path in folder.glob(f"*{PARTIAL}"):
@@ -98,8 +103,9 @@ def lock(folder: Path, use: str) -> Iterator[None]:
 
 def require_output_folder(option: str, folder: str | Path) -> None:
     """Raise UserError where ``folder`` cannot be written or made; nothing is left behind."""
-    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    existing = Path(folder).absolute()
     try:
+        existing = next(path for path in (existing, *existing.parents) if path.exists())
         with tempfile.TemporaryDirectory(dir=existing, prefix=".write-test-"):
             pass
     except OSError as error:

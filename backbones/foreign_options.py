@@ -1,8 +1,9 @@
-"""Options of other trainers that are typed out of habit: which of ours they are, or what to write instead."""
+"""Options of other trainers: our equivalent, or what to write instead."""
 
 _PRECISION = "write --precision bf16 or --precision fp16"
 _SCHEDULE = "leave it out, since the schedule is always poly after a burn-in (--lr, --power, --burn-in)"
 _OPTIMIZER = "leave it out, since the optimizer is always SGD (--lr, --momentum, --weight-decay)"
+_NORM = "leave it out: each process normalizes by its own images, and the statistics are averaged for validation"
 _LAUNCH = "leave it out; `accelerate launch --config_file configs/accelerate/gpu8.yaml` starts the processes"
 _AUTO = "write --augmentation inception --auto randaugment (its strength is --magnitude), or --auto trivialaugment"
 _MIXED = "write --mixup or --cutmix; --prob is the share of images that are mixed"
@@ -24,6 +25,9 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "model_ema_warmup": ("ema.warmup", ""),
     "log_interval": ("log.interval", ""),
     "num_workers": ("workers", ""),
+    "grad_clip": ("optim.clip_grad", ""),
+    "use_ema": ("model_ema", ""),
+    "train_crop_size": ("img_size", ""),
     "gradient_accumulation_steps": ("grad_accum_steps", ""),
     # not the same: what to write
     "amp": ("precision", _PRECISION),
@@ -45,6 +49,12 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "mixup_alpha": ("mixing.prob", _MIXED),
     "cutmix_alpha": ("mixing.prob", _MIXED),
     "drop": ("model_args", "write --model-args '{drop_rate: 0.2}'"),
+    "drop_path": ("model_args", "write --model-args '{drop_path_rate: 0.1}' for a timm model that has it"),
+    "native_amp": ("precision", _PRECISION),
+    "sync_bn": ("optim.bn_momentum", _NORM),
+    "dist_bn": ("optim.bn_momentum", _NORM),
+    "val_resize_size": ("preprocess.crop_pct", "write --crop-pct, the size of the crop / the size of the resize"),
+    "val_crop_size": ("img_size", "leave it out, since validation has the size of training"),
     "num_classes": ("data_dir", "leave it out, since the classes are the class folders of --data-dir"),
     "val_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
     "validation_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
@@ -61,4 +71,4 @@ option exists."""
 
 _BOTH = "; --prob is the share of images that are mixed"
 FLAG_HINTS = {"mixing.mixup": _BOTH, "mixing.cutmix": _BOTH}
-"""What to add where a flag of ours got the number that it takes elsewhere."""
+"""Hint for a boolean option that was given a number."""

@@ -271,7 +271,7 @@ class Log:
     """Logging of figures."""
 
     interval: int = 50
-    """Steps between two log rows. Only at these steps does the program wait for the device."""
+    """Steps between two log rows. At these steps the program waits for the device."""
     wandb_project: str = "backbones"
     """W&B project."""
     wandb_mode: Literal["online", "offline"] | None = None
@@ -403,10 +403,17 @@ def burn_in_steps(recipe: Recipe, total_steps: int) -> int:
     return steps
 
 
-def resolve(recipe: Recipe, *, precision: Precision, steps_per_epoch: int) -> Recipe:
-    """Return the recipe with definite precision, length and burn-in."""
+def resolve(recipe: Recipe, *, precision: Precision, steps_per_epoch: int, burn_in_gives_way: bool = False) -> Recipe:
+    """Return the recipe with definite precision, length and burn-in.
+
+    With ``burn_in_gives_way`` a burn-in that is as long as the run is replaced by the default: a file asked for it, and
+    the command line for a shorter run.
+    """
     epochs = recipe.epochs if recipe.steps else recipe.epochs or DEFAULT_EPOCHS
-    burn_in = burn_in_steps(recipe, run_length(recipe, steps_per_epoch))
+    length = run_length(recipe, steps_per_epoch)
+    if burn_in_gives_way and recipe.optim.burn_in is not None and recipe.optim.burn_in >= length:
+        recipe = replace(recipe, optim=replace(recipe.optim, burn_in=None))
+    burn_in = burn_in_steps(recipe, length)
     return replace(recipe, precision=precision, epochs=epochs, optim=replace(recipe.optim, burn_in=burn_in))
 
 
@@ -433,11 +440,11 @@ class Contradiction(NamedTuple):
     """An option whose value makes another option meaningless."""
 
     option: str
-    loser: str
-    """Option, or group of options, that takes its default where a config file gives it and the command line gives
+    overridden: str
+    """Option or group of options in a file that takes its default where the command line or a later file has
     ``option``."""
     clash: Callable[[Any, Any], bool]
-    """Whether the value of ``option`` contradicts the value of ``loser``."""
+    """Return whether the value of ``option`` contradicts the value of ``overridden``."""
 
 
 def _chooses(choice: str) -> Callable[[Any, Any], bool]:
@@ -463,5 +470,5 @@ CONTRADICTIONS = (
     Contradiction("loading.bad_images", "loading.bad_images_limit", _chooses("stop")),
     Contradiction("optim.fusion_update", "optim.burnin_update", _chooses("sgd")),
 )
-"""What gives way when layers of options are joined: the command line over a file, and a file over an earlier one. An
-option that only one choice uses is no contradiction of that choice: it stays an error that names what to add."""
+"""Options of a file that a later file or the command line overrides. An option that only one choice uses does not
+contradict that choice: it stays an error that names what to add."""

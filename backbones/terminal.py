@@ -58,29 +58,30 @@ class Task:
     def __init__(self, display: "Display", bar: TaskID, what: str, unit: str) -> None:
         self.display, self.bar = display, bar
         self.what, self.unit = what, unit
-        self.interval = SECONDS_BETWEEN_UPDATES if display.console.is_terminal else SECONDS_BETWEEN_LINES
-        self.shown = time.perf_counter() - (self.interval if display.console.is_terminal else 0.0)
+        self.interval = SECONDS_BETWEEN_UPDATES if display.is_live else SECONDS_BETWEEN_LINES
+        self.shown = time.perf_counter() - (self.interval if display.is_live else 0.0)
 
     @property
     def is_due(self) -> bool:
-        """Whether `update` shows something: figures that cost time need not be computed otherwise."""
+        """True when the next `update` will be shown. Check it before computing costly figures."""
         return time.perf_counter() - self.shown >= self.interval
 
-    def update(self, done: int, figures: Sequence[str] = (), *, what: str | None = None) -> None:
+    def update(self, done: int, figures: Sequence[str] = (), *, what: str | None = None, now: bool = False) -> None:
         """Show how far the task is.
 
         Args:
             done: of the total.
             figures: what else to show, the most important first; a narrow terminal shows the first ones only.
             what: another name for the task from now on.
+            now: show it even if little time has passed.
         """
         self.what = what or self.what
-        is_due = self.is_due
+        is_due = now or self.is_due
         self.display.bars.update(self.bar, completed=done)
         if not is_due:
             return
         self.shown = time.perf_counter()
-        if self.display.console.is_terminal:
+        if self.display.is_live:
             text = " ".join(self._fitting(figures))
             self.display.bars.update(self.bar, description=self.what, figures=self.display.escaped(text))
         else:
@@ -113,12 +114,17 @@ class Display:
         self.console = Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self.bars = self._create_bars()
 
+    @property
+    def is_live(self) -> bool:
+        """True where bars can be drawn; a dumb terminal gets lines, as a file does."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
     @contextmanager
     def task(self, what: str, total: int, *, unit: str, done: int = 0) -> Iterator[Task]:
         """Show a task during the block, with ``done`` of ``total`` behind it. Tasks may be nested."""
         if not self.bars.tasks:
             self.bars = self._create_bars()
-            if self.console.is_terminal:
+            if self.is_live:
                 self.bars.start()
         bar = self.bars.add_task(what, total=total, completed=done, figures="")
         try:

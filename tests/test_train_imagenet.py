@@ -466,3 +466,47 @@ def test_a_resumed_run_has_its_recipe_below_the_command_line(tmp_path, monkeypat
     recipe = train_imagenet.read_recipe(["--resume", "RUN", "--steps", "60", "--erasing", "0.2"])
     assert (recipe.epochs, recipe.steps, recipe.lr) == (None, 60, 0.3)
     assert recipe.augment.inception.erasing == 0.2
+
+
+@pytest.mark.parametrize("length", [["--epochs", "2"], ["--steps", "8"]])
+def test_a_burn_in_of_a_file_gives_way_to_a_shorter_run_of_the_command_line(image_folder, folder, tmp_path, length):
+    file = tmp_path / "long.yaml"
+    file.write_text("steps: 1200000\noptim:\n  burn_in: 1000\n")
+    epochs = TINY.index("--epochs")
+    words = [*TINY[:epochs], *TINY[epochs + 2 :]]
+    main([*words, "--config", str(file), *length, "--data-dir", str(image_folder), "--output", str(folder)])
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["optim"]["burn_in"] == 0
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_one_line(train, tmp_path):
+    with pytest.raises(UserError, match=r"--output \S+: File name too long\.$"):
+        train(output=tmp_path / ("a" * 300))
+
+
+def test_resume_auto_begins_a_run_and_goes_on_with_it(train, folder):
+    """One command for a scheduler. A damaged checkpoint is skipped and named, and never a reason to begin anew."""
+    train("--resume", "auto", "--epochs", "1")
+    train("--resume", "auto", "--epochs", "2")
+    assert load_state(folder / "last")["step"] == 8
+    (folder / "last" / "state.pt").write_bytes(b"")
+    train("--resume", "auto", "--epochs", "3")
+    assert load_state(folder / "last")["step"] == 12
+
+
+def test_resume_auto_names_what_it_skips(train, folder, capsys):
+    train("--epochs", "2")
+    (folder / "last" / "model.safetensors").unlink()
+    train("--resume", "auto", "--epochs", "3")
+    assert f"skipped     {folder}/last is damaged: model.safetensors is missing" in capsys.readouterr().out
+
+
+def test_resume_auto_needs_a_folder(image_folder):
+    with pytest.raises(UserError, match="--resume auto needs --output RUN"):
+        main([*TINY, "--data-dir", str(image_folder), "--resume", "auto"])
+
+
+def test_an_explicit_checkpoint_that_is_damaged_is_refused(train, folder):
+    train()
+    (folder / "last" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"last is damaged: model.safetensors has 0 bytes instead of"):
+        main(["--resume", str(folder), "--epochs", "3"])

@@ -25,10 +25,9 @@ SIGNALS = {signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED, signal.SIGINT: 
 class StoppedError(UserError):
     """The end of a run that was told to stop by a signal, after it was saved."""
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step}, which is saved: go on with --resume."
-        )
+    def __init__(self, number: int, step: int, run: str = "RUN") -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} after step {step}, which is saved: go on with --resume {run}")
         self.exit_status = SIGNALS[signal.Signals(number)]
 
 

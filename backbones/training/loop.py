@@ -25,7 +25,7 @@ from backbones.training.schedule import Schedule, set_lr
 
 
 class TrainBatches(Protocol):
-    """What the loop asks of a training loader."""
+    """Interface of the training loader."""
 
     steps_per_epoch: int
 
@@ -43,7 +43,7 @@ class TrainBatches(Protocol):
 
 
 class ValBatches(Protocol):
-    """What the loop asks of a validation loader."""
+    """Interface of the validation loader."""
 
     n: int
     """Images of the whole split."""
@@ -54,7 +54,7 @@ class ValBatches(Protocol):
 
 
 class Checkpoints(Protocol):
-    """What the loop asks of the writer of checkpoints. Every process calls it; the first one writes."""
+    """Interface of the writer of checkpoints. Every process calls it; the first one writes."""
 
     best_top1: float
     """Highest top-1 so far, in per cent."""
@@ -118,7 +118,7 @@ class Run:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is validated, by name: the network and, where there is one, its moving average."""
+        """Networks to validate, by name: the network and, where there is one, its moving average."""
         return {"val": self.plain_model} | ({"val_ema": self.ema.module} if self.ema else {})
 
 
@@ -183,6 +183,7 @@ def validate_and_save(run: Run) -> Evaluation:
     ``last`` is written before, too: what was trained is safe when the evaluation fails.
     """
     _log(run)
+    run.report.show(run.step, now=run.report.is_live)
     _average_batch_norm(run)
     run.checkpoints.write_last(run, {}, owes_validation=True)
     with run.checkpoints.validating():

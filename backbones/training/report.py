@@ -1,4 +1,4 @@
-"""What a run reports: mean losses, speed, progress, counters, and the metrics that other parts contribute."""
+"""Reporting of a run: mean losses, speed, progress, counters, and the metrics that other parts contribute."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +67,11 @@ class Report:
     task: terminal.Task | None = None
     """The progress display, on the first process while the run lasts."""
 
+    @property
+    def is_live(self) -> bool:
+        """True where the progress is a bar on a terminal, which costs no lines."""
+        return self.task is not None and self.task.display.is_live
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to report the same."""
         losses = torch.stack(self.losses).tolist() if self.losses else []
@@ -106,12 +111,17 @@ class Report:
     def count_step(self, step: int) -> bool:
         """Note that the optimizer step with this number, from 1, is done, and return whether a row is due."""
         self.stopwatch.images += self.batch_size
-        if self.task and self.task.is_due:
-            self.task.update(step, self._figures(step), what=f"epoch {(step - 1) // self.steps_per_epoch + 1}")
+        self.show(step)
         return step % self.interval == 0
 
+    def show(self, step: int, *, now: bool = False) -> None:
+        """Show the step in the progress display, where it is time to or ``now``."""
+        if self.task and (now or self.task.is_due):
+            epoch = (step - 1) // self.steps_per_epoch + 1
+            self.task.update(step, self._figures(step), what=f"epoch {epoch}", now=now)
+
     def log(self, step: int) -> None:
-        """Log the mean loss since the last row; the one place where the loop waits for the device.
+        """Log the mean loss since the last row. This waits for the device.
 
         Raises:
             UserError: the loss is not finite.
@@ -126,7 +136,7 @@ class Report:
         self._sum_counters()
         moment = self._moment("interval", step)
         train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}
-        self._log(moment, {**train, **self.stopwatch.read(), **self._contributed(moment)})
+        self._log(moment, {**train, **self.stopwatch.read()})
         self.rows.append((loss, len(self.losses)))
         self.last_loss = loss
         self.losses.clear()
@@ -141,21 +151,24 @@ class Report:
                 best = "  best" if is_best else ""
                 terminal.write(f"epoch {math.ceil(moment.epoch):3d}  {name:7s}  {evaluation}{best}")
         metrics = {key: value for name, each in evaluations.items() for key, value in each.metrics(name).items()}
-        self._log(moment, {**metrics, **self._contributed(moment)})
+        self._log(moment, metrics)
         if self.tracker:
             train = {"train/loss": self._mean_of_rows(), "train/lr": self.schedule(step)}
             self.tracker.summarize(step, {**_position(moment), **train, **metrics})
         self.rows.clear()
 
     def _log(self, moment: Moment, metrics: Metrics) -> None:
+        row = {**_position(moment), **metrics}
+        for contribution in self.contributions:
+            contributed = contribution(moment)
+            if taken := sorted(row.keys() & contributed.keys()):
+                raise ValueError(f"a contribution has a metric that exists already: {', '.join(taken)}")
+            row |= contributed
         if self.tracker:
-            self.tracker.log(moment.step, {**_position(moment), **metrics})
+            self.tracker.log(moment.step, row, kind="validation" if moment.kind == "validation" else "")
 
     def _moment(self, kind: Literal["interval", "validation"], step: int) -> Moment:
         return Moment(kind, step, step / self.steps_per_epoch, step * self.batch_size)
-
-    def _contributed(self, moment: Moment) -> Metrics:
-        return {name: value for part in self.contributions for name, value in part(moment).items()}
 
     def _mean_over_processes(self, value: Tensor) -> float:
         total = cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
@@ -180,8 +193,10 @@ class Report:
         return sum(loss * count for loss, count in self.rows) / max(1, sum(count for _, count in self.rows))
 
     def _figures(self, step: int) -> list[str]:
-        """Return what the display shows beside the steps; only before the first row it waits for the device."""
-        loss = torch.stack(self.losses).mean().item() if self.last_loss is None else self.last_loss
+        """Return the figures for the progress display. Before the first row this waits for the device."""
+        loss = self.last_loss
+        if loss is None:
+            loss = torch.stack(self.losses).mean().item() if self.losses else math.nan
         speed = self.stopwatch.read()
         return [
             f"loss {loss:.3f}",

@@ -86,6 +86,8 @@ def _folder_or_error(recipe: Recipe) -> str | UserError:
         return str(folder)
     except UserError as error:
         return error
+    except OSError as error:
+        return UserError(f"--output {recipe.output}: {error.strerror}.")
 
 
 def _choose_folder(recipe: Recipe) -> Path:

@@ -81,7 +81,7 @@ class Snapshots:
             self.write_last(run, {}, owes_validation=run.is_validation_due)
             self.control.note_save()
         if decision.signal:
-            raise StoppedError(decision.signal, run.step)
+            raise StoppedError(decision.signal, run.step, str(self.folder))
 
     def validating(self) -> AbstractContextManager[None]:
         """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed."""

@@ -7,13 +7,13 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from backbones.files import json_text, write_text
+from backbones.files import json_text, read_text, write_text
 from backbones.recipe import Recipe
 
 METRICS = "metrics.jsonl"
@@ -51,14 +51,17 @@ class Tracker:
             if self.wandb:
                 self.wandb.close()
 
-    def log(self, step: int, metrics: Metrics) -> None:
-        """Append one row of numbers to metrics.jsonl, write the pictures, and mirror both."""
-        numbers = {name: value for name, value in metrics.items() if not isinstance(value, Image)}
+    def log(self, step: int, metrics: Metrics, *, kind: str = "") -> None:
+        """Append one row of numbers to metrics.jsonl, write the pictures, and mirror both.
+
+        Pictures of one step and different ``kind`` get files of their own.
+        """
         pictures = {name: value for name, value in metrics.items() if isinstance(value, Image)}
+        numbers = {name: _to_number(name, value) for name, value in metrics.items() if name not in pictures}
         with (self.folder / METRICS).open("a") as file:
             file.write(json_text({"step": step, **numbers}) + "\n")
         for name, picture in pictures.items():
-            file = self.folder / PICTURES / name / f"{step:08d}.png"
+            file = self.folder / PICTURES / name / f"{step:08d}{kind and '-'}{kind}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             picture.save(file)
         if self.wandb:
@@ -75,12 +78,15 @@ class Tracker:
             file.write(_csv_line([row.get(column, "") for column in columns or SUMMARY_COLUMNS]))
 
     def rewind(self, step: int) -> None:
-        """Drop the rows after ``step`` and what a kill cut off. Rows and columns of other versions stay."""
+        """Drop rows and pictures after ``step``, and what a kill cut off. Rows and columns of other versions stay."""
         metrics, summary = self.folder / METRICS, self.folder / SUMMARY
         if metrics.exists():
-            rows = [row for row in map(_parsed, metrics.read_text().splitlines()) if row is not None]
-            kept = [row for row in rows if _is_up_to(row.get("step"), step)]
+            rows = [row for line in read_text(metrics).splitlines() for row in _parse_row(line)]
+            kept = [row for row in rows if not isinstance(row, dict) or _is_up_to(row.get("step"), step)]
             write_text(metrics, "".join(json_text(row) + "\n" for row in kept))
+        for picture in (self.folder / PICTURES).rglob("*.png"):
+            if not _is_up_to(picture.stem.partition("-")[0], step):
+                picture.unlink()
         columns, rows = _read_summary(summary)
         if columns:
             header = [*SUMMARY_COLUMNS, *(column for column in columns if column not in SUMMARY_COLUMNS)]
@@ -113,7 +119,7 @@ class WandbMirror:
             self._guarded(self.run.finish)
 
     def _start(self, folder: Path, recipe: Recipe, mode: str | None) -> None:
-        import wandb  # noqa: PLC0415 (the only place, and only when asked for)
+        import wandb  # noqa: PLC0415 (only when asked for)
 
         os.environ["WANDB_SILENT"] = "true"  # a wandb that may speak may also ask, and wait for the answer
         self.id = self.id or secrets.token_hex(4)
@@ -148,18 +154,25 @@ def _for_wandb(pictures: Mapping[str, Image]) -> dict[str, Any]:
     return {name: wandb.Image(picture) for name, picture in pictures.items()}
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    """Return a row of metrics.jsonl; None for a line that was cut off when the run was killed."""
+def _to_number(name: str, value: Any) -> Any:
+    """Return a number, also from a tensor or array with one element."""
+    if value is None or isinstance(value, (int, float, str)):
+        return value
     try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the metric {name} is {type(value).__name__}, neither a number nor a picture") from None
+
+
+def _parse_row(line: str) -> Iterator[Any]:
+    """Yield the row of a line of metrics.jsonl; nothing for a line that was cut off when the run was killed."""
+    with suppress(ValueError):
+        yield json.loads(line)
 
 
 def _read_summary(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Return the columns and the whole rows of summary.csv, by its own header; two empty lists where it has none."""
-    text = path.read_text() if path.exists() else ""
+    text = read_text(path).replace("\r\n", "\n") if path.exists() else ""
     whole, end, _cut_off = text.rpartition("\n")
     header, *rows = list(csv.reader(io.StringIO(whole + end))) or [[]]
     return header, [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]

@@ -23,7 +23,9 @@ def run_of(steps: int, recipe: Recipe, lines: list[str]) -> Any:
         val_batches=SimpleNamespace(n=50),
         total_steps=steps,
         step=0,
-        report=SimpleNamespace(say=lambda label, text: lines.append(f"{label}: {text}"), counters={"data/replaced": 3}),
+        report=SimpleNamespace(
+            say=lambda label, text: lines.append(f"{label}: {text}"), counters={"data/replaced": 3}, tracker=None
+        ),
     )
 
 

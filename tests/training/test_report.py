@@ -62,7 +62,7 @@ def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):
     interval, validation = rows(tmp_path)
     assert interval["gpu/memory"] == 7
     assert validation["val/top1"] == 50.0
-    assert (tmp_path / "pictures" / "fusion" / "map" / "00000002.png").is_file()
+    assert (tmp_path / "pictures" / "fusion" / "map" / "00000002-validation.png").is_file()
     assert moments == [Moment("interval", 2, 0.2, 16), Moment("validation", 2, 0.2, 16)]
 
 
@@ -136,3 +136,9 @@ def test_figures_are_printed_with_their_epoch(capsys):
         "epoch   2  val      top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",
         "epoch   2  val_ema  top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",
     ]
+
+
+def test_a_contribution_cannot_replace_another_metric(tmp_path):
+    report = make_report(tmp_path, contributions=[lambda _moment: {"train/loss": 0.0}])
+    with pytest.raises(ValueError, match="a contribution has a metric that exists already: train/loss"):
+        step(report, 2, 1.0)

@@ -3,7 +3,9 @@
 import csv
 import json
 
+import numpy as np
 import pytest
+import torch
 import wandb
 from PIL import Image
 
@@ -146,7 +148,7 @@ def test_rows_of_metrics_without_a_step_or_with_other_keys_stay(tmp_path):
     lines = ['{"event": "moved"}', '{"step": 10, "other/metric": 1}', '{"step": 30, "train/loss": 1}', "7"]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     Tracker(tmp_path, Recipe()).rewind(20)
-    assert rows(tmp_path) == [{"event": "moved"}, {"step": 10, "other/metric": 1}]
+    assert rows(tmp_path) == [{"event": "moved"}, {"step": 10, "other/metric": 1}, 7]
 
 
 def test_values_that_are_not_finite_are_null(tmp_path):
@@ -171,3 +173,32 @@ def test_wandb_gets_pictures_too(tmp_path, monkeypatch):
     with tracker.open(0):
         tracker.log(1, {"batch": Image.new("RGB", (3, 2))})
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/batch_*.png"))
+
+
+def test_pictures_of_one_step_at_two_moments_are_two_files_and_a_resume_drops_later_ones(tmp_path):
+    tracker = Tracker(tmp_path, Recipe())
+    for step in (20, 30):
+        tracker.log(step, {"map": Image.new("RGB", (3, 2))})
+        tracker.log(step, {"map": Image.new("RGB", (3, 2))}, kind="validation")
+    tracker.rewind(20)
+    assert sorted(path.name for path in (tmp_path / "pictures" / "map").iterdir()) == [
+        "00000020-validation.png", "00000020.png",
+    ]  # fmt: skip
+
+
+def test_tensors_and_arrays_with_one_number_are_numbers(tmp_path):
+    Tracker(tmp_path, Recipe()).log(1, {"a": torch.tensor(2.5), "b": np.float32(0.5), "c": torch.tensor([3])})
+    assert rows(tmp_path) == [{"step": 1, "a": 2.5, "b": 0.5, "c": 3.0}]
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(TypeError, match="the metric fusion is Tensor, neither a number nor a picture"):
+        Tracker(tmp_path, Recipe()).log(1, {"fusion": torch.zeros(2)})
+
+
+def test_bytes_that_are_no_text_survive_a_resume(tmp_path):
+    (tmp_path / "summary.csv").write_bytes(b"step,note\r\n10,caf\xe9\r\n")
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 10, "note": "caf\xe9"}\n[1, 2]\n')
+    Tracker(tmp_path, Recipe()).rewind(20)
+    assert b"caf\xe9" in (tmp_path / "summary.csv").read_bytes()
+    assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) == 2
