@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     )
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
-    control = Control(accelerator, recipe.saving)
+    control = Control(accelerator, recipe.saving, run=str(folder))
     snapshots = create_snapshots(recipe, folder, model, train, val, control)
     tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)

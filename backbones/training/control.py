@@ -42,8 +42,10 @@ class Decision(NamedTuple):
 class Control:
     """The signals that this process has received and the time of the last checkpoint."""
 
-    def __init__(self, accelerator: Accelerator, saving: Saving) -> None:
+    def __init__(self, accelerator: Accelerator, saving: Saving, *, run: str = "RUN") -> None:
         self.accelerator, self.saving = accelerator, saving
+        self.run = run
+        """The run folder, for the message at the end."""
         self.received = 0
         self.is_interruptible = False
         """A signal ends the run at once: there is nothing to save, as in a validation after its checkpoint."""
@@ -69,7 +71,7 @@ class Control:
     def interruptible(self) -> Iterator[None]:
         """Let a signal end the run at once during the block."""
         if self.received:
-            raise StoppedError(self.received, self.step)
+            raise self.stop(self.received)
         self.is_interruptible = True
         try:
             yield
@@ -87,6 +89,10 @@ class Control:
         received, is_due = here.tolist()
         return Decision(bool(is_due) or received != 0 or (every is not None and step % every == 0), received)
 
+    def stop(self, number: int) -> StoppedError:
+        """Return the error that ends the run because of a signal."""
+        return StoppedError(number, self.step, self.run)
+
     def note_save(self) -> None:
         """Start to count the minutes to the next checkpoint."""
         self.saved_at = time.monotonic()
@@ -96,4 +102,4 @@ class Control:
             raise KeyboardInterrupt
         self.received = self.received or number
         if self.is_interruptible:
-            raise StoppedError(self.received, self.step)
+            raise self.stop(self.received)

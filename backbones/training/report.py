@@ -64,6 +64,8 @@ class Report:
     """The counters of the checkpoint that was resumed."""
     last_loss: float | None = None
     """Mean loss of the last row, for the progress display."""
+    last_speed: dict[str, float] = field(default_factory=lambda: Stopwatch().read())
+    """Speed at the last row, likewise."""
     task: terminal.Task | None = None
     """The progress display, on the first process while the run lasts."""
 
@@ -134,11 +136,11 @@ class Report:
                 f"the training loss is {loss} at step {step}; nothing was saved since the last validation. {REMEDY}"
             )
         self._sum_counters()
-        moment = self._moment("interval", step)
+        moment, speed = self._moment("interval", step), self.stopwatch.read()
         train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}
-        self._log(moment, {**train, **self.stopwatch.read()})
+        self._log(moment, {**train, **speed})
         self.rows.append((loss, len(self.losses)))
-        self.last_loss = loss
+        self.last_loss, self.last_speed = loss, speed
         self.losses.clear()
         self.norms.clear()
         self.stopwatch.restart()
@@ -197,7 +199,7 @@ class Report:
         loss = self.last_loss
         if loss is None:
             loss = torch.stack(self.losses).mean().item() if self.losses else math.nan
-        speed = self.stopwatch.read()
+        speed = self.stopwatch.read() if self.stopwatch.images else self.last_speed
         return [
             f"loss {loss:.3f}",
             f"lr {self.schedule(step):.3g}",

@@ -28,7 +28,7 @@ from backbones.training.checkpoint import (
     verify_checkpoint,
     weights_file,
 )
-from backbones.training.control import Control, StoppedError
+from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import require_finite_weights
 from backbones.training.launch import precision_name
@@ -81,7 +81,7 @@ class Snapshots:
             self.write_last(run, {}, owes_validation=run.is_validation_due)
             self.control.note_save()
         if decision.signal:
-            raise StoppedError(decision.signal, run.step, str(self.folder))
+            raise self.control.stop(decision.signal)
 
     def validating(self) -> AbstractContextManager[None]:
         """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed."""
