@@ -15,7 +15,7 @@ from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
-from backbones.models.old_names import current_names
+from backbones.layers.old_names import current_names
 from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
