@@ -88,13 +88,13 @@ def main(argv: Sequence[str]) -> Evaluation:
     accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
     sets = validation_sets(options, restored)
     restored.model.to(accelerator.device)
-    figures = {name: measure(options, restored, accelerator, each) for name, each in sets.items()}
+    results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}
     if accelerator.is_main_process:
-        write(report(trained, restored, sets, figures))
+        write(report(trained, restored, results))
         if options.json is not None:
-            write_text(Path(options.json), json_text(as_json(restored, sets, figures), indent=2) + "\n")
+            write_text(Path(options.json), json_text(as_json(restored, results), indent=2) + "\n")
     accelerator.end_training()
-    return figures["val"]
+    return results["val"][1]
 
 
 def measure(options: Options, restored: Restored, accelerator: Accelerator, images: ValidationSet) -> Evaluation:
