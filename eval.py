@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     options = parse(Options, argv, description=__doc__ or "")
     require_output_file("--json", options.json)
     trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
-    restored = trained.overridden(
+    restored = trained.override(
         img_size=options.eval_size,
         protocol=options.protocol,
         crop_pct=options.crop_pct,

@@ -36,7 +36,7 @@ MAX_EQUAL_IMAGES = 4
 
 @dataclass(frozen=True)
 class Options:
-    """What to verify."""
+    """Options of `verify`."""
 
     data_dir: str = field(metadata={"positional": "DATA_DIR"})
     """Folder of the data set, or the output of `prepare`."""
@@ -120,7 +120,7 @@ def _format_spread(spread: Sequence[int]) -> str:
 
 
 def _describe_duplicates(groups: Mapping[str, list[list[str]]]) -> Iterator[str]:
-    """Yield which images are equal, by what that spoils."""
+    """Yield a line for each kind of problem with its groups of equal images."""
     for where, found in groups.items():
         if found:
             named = some([" = ".join(_shorten(group)) for group in found])
