@@ -129,7 +129,7 @@ def _digest_places(splits: Splits) -> list[str]:
 
 
 def _remove_changed(out: Path) -> int:
-    """Remove the shards that changed since they were written, and count them and those that are gone."""
+    """Remove the changed shards. Return the number of changed and missing ones."""
     shards = [*find_changed_archives(out, "train"), *find_changed_archives(out, "val")]
     for path in shards:
         path.unlink(missing_ok=True)
