@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     options = parse(Options, argv, description=__doc__ or "")
     require_output_file("--json", options.json)
     trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
-    restored = trained.overridden(
+    restored = trained.override(
         img_size=options.eval_size,
         protocol=options.protocol,
         crop_pct=options.crop_pct,
@@ -88,13 +88,13 @@ def main(argv: Sequence[str]) -> Evaluation:
     accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
     sets = validation_sets(options, restored)
     restored.model.to(accelerator.device)
-    figures = {name: measure(options, restored, accelerator, each) for name, each in sets.items()}
+    results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}
     if accelerator.is_main_process:
-        write(report(trained, restored, sets, figures))
+        write(report(trained, restored, results))
         if options.json is not None:
-            write_text(Path(options.json), json_text(as_json(restored, sets, figures), indent=2) + "\n")
+            write_text(Path(options.json), json_text(as_json(restored, results), indent=2) + "\n")
     accelerator.end_training()
-    return figures["val"]
+    return results["val"][1]
 
 
 def measure(options: Options, restored: Restored, accelerator: Accelerator, images: ValidationSet) -> Evaluation:

@@ -1,4 +1,4 @@
-"""What a run says at its start and at its end, and the settings that it warns of."""
+"""Start and end messages of a run, and warnings about its settings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ from backbones.training.evaluate import Evaluation
 from backbones.training.launch import launch_command
 from backbones.training.loop import Run
 
-_TIME_CONSTANTS = 10
+_MIN_TIME_CONSTANTS = 10
 """Updates, in units of 1 / momentum, after which BatchNorm has forgotten its initial statistics."""
-_NOISY_BATCH = 8
-"""Fewer images than this make a poor estimate of a channel's statistics."""
-_COUNTED = {"data/replaced": ("bad images", "{} were replaced by others of their class")}
+_MIN_BATCH_NORM_IMAGES = 8
+"""Least number of images for a good estimate of a channel's statistics."""
+_COUNTER_TEXTS = {"data/replaced": ("bad images", "{} were replaced by others of their class")}
 """Label and text of the line about each counter of the loader."""
 
 Changes = dict[str, tuple[Any, Any]]
@@ -23,7 +23,7 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 def introduce(run: Run, folder: Path, train: Index, val: Index, changed: Changes) -> None:
-    """Say what is about to be trained, on what, where it goes, and what ``changed`` since the checkpoint."""
+    """Print model, data, folder and length of the run, and the options ``changed`` since the checkpoint."""
     for label, text in (*_facts(run, folder, train), *_remarks(run, train.notes + val.notes, changed)):
         run.report.say(label, text)
 
@@ -57,15 +57,15 @@ def _remarks(run: Run, notes: tuple[str, ...], changed: Changes) -> Iterator[tup
 
 
 def find_bad_settings(run: Run) -> Iterator[str]:
-    """Yield a line for each setting that would quietly spoil this run."""
+    """Yield a warning for each setting that makes this run worse without an error."""
     momentum, updates = run.recipe.optim.bn_momentum, run.total_steps * run.recipe.grad_accum_steps
     each = micro_batch(run.recipe, run.accelerator.num_processes)
-    if momentum < 0.1 and updates * momentum < _TIME_CONSTANTS:
+    if momentum < 0.1 and updates * momentum < _MIN_TIME_CONSTANTS:
         yield (
             f"--bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run of "
             f"{updates}: validation will lag behind. 0.1 suits short runs."
         )
-    if each < _NOISY_BATCH:
+    if each < _MIN_BATCH_NORM_IMAGES:
         yield (
             f"BatchNorm sees only {each} images at a time: its statistics are noisy. Use a larger --batch-size, fewer "
             "processes or a smaller --grad-accum-steps."
@@ -73,13 +73,13 @@ def find_bad_settings(run: Run) -> Iterator[str]:
 
 
 def conclude(run: Run, folder: Path, evaluation: Evaluation) -> None:
-    """Say what came out, where it is, and how to go on."""
+    """Print the result, the run folder and the commands to evaluate or resume."""
     recipe, name = run.recipe, quote(str(folder))
     longer = f"--steps {2 * recipe.steps}" if recipe.steps else f"--epochs {2 * (recipe.epochs or DEFAULT_EPOCHS)}"
     run.report.say("\nrun folder ", folder)
     run.report.say("result", evaluation)
     for counter, count in run.report.counters.items():
-        label, text = _COUNTED.get(counter, (counter, "{}"))
+        label, text = _COUNTER_TEXTS.get(counter, (counter, "{}"))
         if count:
             run.report.say(label, text.format(count))
     run.report.say("evaluate", f"python eval.py --ckpt {name}")

@@ -15,7 +15,7 @@ from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
-from backbones.models.old_names import current_names
+from backbones.layers.old_names import current_names
 from backbones.recipe import LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
@@ -38,7 +38,7 @@ class Restored:
     data_dir: str | None = None
     """Data set of the training."""
     val_fingerprint: str | None = None
-    """Fingerprint of the validation images of its figures."""
+    """Fingerprint of the validation images used for the recorded figures."""
     loader: LoaderName = "dali"
     """Image loader of the training."""
 
@@ -49,7 +49,7 @@ class Restored:
             name: getattr(self.preprocess, name) for name in ("crop_pct", "interpolation")
         }
 
-    def overridden(self, *, img_size: int | None = None, **asked: Any) -> Self:
+    def override(self, *, img_size: int | None = None, **asked: Any) -> Self:
         """Return the network with other input options; None keeps one as it is.
 
         Raises ``UserError`` where they fit neither each other nor the network.
@@ -120,11 +120,9 @@ def _build_recorded(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
 
 
 def _read_preprocess(recorded: dict[str, Any]) -> Preprocess:
-    """Return the preprocessing that a checkpoint records.
-
-    Before protocols had names there was one, which is called timm now.
-    """
-    return Preprocess(**{"protocol": "timm", **{key: _as_tuple(value) for key, value in recorded.items()}})
+    """Return the preprocessing that a checkpoint records. Early checkpoints name no protocol: theirs is timm."""
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+    return Preprocess(**{"protocol": "timm", **options})
 
 
 def _choose_name(file: Path, recorded: str, asked: str | None) -> str:
@@ -186,7 +184,3 @@ def _describe(
 
 def _in_channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -37,10 +37,10 @@ def layers_of(name: str, *, size: int | None = None) -> tuple[Layer, ...]:
     Raises:
         UserError: as for `create_network`, or darknet could not have such a network.
     """
-    return infer_layers(read_cfg(name) if is_cfg(name) else trace(_named(name)).cfg, size=size)
+    return infer_layers(read_cfg(name) if is_cfg(name) else trace(_create_without_data(name)).cfg, size=size)
 
 
-def _named(name: str) -> nn.Module:
+def _create_without_data(name: str) -> nn.Module:
     try:
         with torch.device("meta"):
             return create_model(name)

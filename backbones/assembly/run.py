@@ -18,8 +18,8 @@ from backbones.dataset.index import Index
 from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
 from backbones.layers import fusion_weights, set_drop_block_progress
+from backbones.layers.old_names import current_names
 from backbones.models.batch_norm import set_batch_norm
-from backbones.models.old_names import current_names
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.control import Control
 from backbones.training.loop import Checkpoints, Run

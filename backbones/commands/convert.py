@@ -29,7 +29,7 @@ from backbones.training.checkpoint import read_description, write_weights
 
 @dataclass(frozen=True)
 class Options:
-    """What to convert, and into what."""
+    """Options of `convert`."""
 
     source: str = field(metadata={"positional": "SOURCE"})
     """A .weights or .cfg file, a checkpoint, or the name of a backbone."""

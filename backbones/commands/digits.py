@@ -10,7 +10,7 @@ from backbones.terminal import write
 
 @dataclass(frozen=True)
 class Options:
-    """Where to write."""
+    """Options of `digits`."""
 
     output: str = "data/digits"
     """Folder to write."""

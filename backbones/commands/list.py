@@ -17,7 +17,7 @@ from backbones.terminal import table, write
 
 @dataclass(frozen=True)
 class Options:
-    """What to list."""
+    """Options of `list`."""
 
     pattern: str = field(default="*", metadata={"positional": "PATTERN"})
     """Names to list, as a shell pattern in quotes: 'csres*'."""

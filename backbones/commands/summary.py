@@ -16,7 +16,7 @@ MAX_SIZE = 8192
 
 @dataclass(frozen=True)
 class Options:
-    """What to print."""
+    """Options of `summary`."""
 
     network: str = field(metadata={"positional": "NAME|CFG"})
     """Name of a backbone, or a darknet .cfg file."""

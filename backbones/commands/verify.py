@@ -16,7 +16,7 @@ from backbones.command_line import parse
 from backbones.dataset.index import some
 from backbones.dataset.quarantine import FILE, Entries, read_quarantine
 from backbones.dataset.splits import data_folder, train_and_val
-from backbones.dataset.verification.exclusion import added_by_hand, exclude_bad_images
+from backbones.dataset.verification.exclusion import exclude_bad_images, select_hand_added
 from backbones.dataset.verification.findings import Findings, SplitFindings, collect
 from backbones.dataset.verification.survey import survey
 from backbones.dataset.workers import processes, usable_cores
@@ -36,7 +36,7 @@ MAX_EQUAL_IMAGES = 4
 
 @dataclass(frozen=True)
 class Options:
-    """What to verify."""
+    """Options of `verify`."""
 
     data_dir: str = field(metadata={"positional": "DATA_DIR"})
     """Folder of the data set, or the output of `prepare`."""
@@ -120,7 +120,7 @@ def _format_spread(spread: Sequence[int]) -> str:
 
 
 def _describe_duplicates(groups: Mapping[str, list[list[str]]]) -> Iterator[str]:
-    """Yield which images are equal, by what that spoils."""
+    """Yield a line for each kind of problem with its groups of equal images."""
     for where, found in groups.items():
         if found:
             named = some([" = ".join(_shorten(group)) for group in found])
@@ -138,7 +138,7 @@ def _describe_quarantine(root: Path, before: Entries, entries: Entries) -> Itera
         yield "quarantine", f"{root / FILE}: training leaves out {_count_images(len(entries['train']))}"
     if entries["val"]:
         yield "validation", f"training refuses to run until the bad images of val ({len(entries['val'])}) are replaced"
-    if kept := sum(len(added_by_hand(listed)) for listed in before.values()):
+    if kept := sum(len(select_hand_added(listed)) for listed in before.values()):
         yield "quarantine", f"kept, since added by hand: {_count_images(kept)}"
     if free := [f"{name}/{image}" for name, images in before.items() for image in images if image not in entries[name]]:
         yield "quarantine", f"no longer listed, because they are good or gone: {some(free)}"

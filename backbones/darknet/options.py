@@ -28,7 +28,7 @@ class Option:
     default: Value = None
     """Value where the cfg does not give one; None if that depends on other options."""
     required: bool = False
-    """Whether a section without this option is refused."""
+    """True when a section must have this option."""
 
 
 def integer(default: int | None, low: int = 1, high: int = MAX_INTEGER, *, required: bool = False) -> Option:

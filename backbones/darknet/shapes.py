@@ -232,10 +232,6 @@ def _infer_pool(context: _Context) -> Layer:
     return context.create_layer(_infer_blur(context, full) if smooth else full, flops=flops)
 
 
-def _infer_avgpool(context: _Context) -> Layer:
-    return context.create_layer(Shape(context.previous.channels, 1, 1))
-
-
 def _infer_route(context: _Context) -> Layer:
     section = context.section
     sources = tuple(context.resolve("layers", value) for value in section["layers"])
@@ -292,10 +288,6 @@ def _infer_reorg(context: _Context) -> Layer:
 def _require_divides(section: Section, divisor: int, size: int, what: str) -> None:
     if size % divisor:
         raise section.error("stride", f"does not fit: the {what} {size} of the input must be a multiple of {divisor}")
-
-
-def _infer_same_shape(context: _Context) -> Layer:
-    return context.create_layer(context.previous)
 
 
 def _infer_scale_channels(context: _Context) -> Layer:
@@ -359,19 +351,19 @@ _RULES: dict[str, Callable[[_Context], Layer]] = {
     "convolutional": _infer_convolutional,
     "maxpool": _infer_maxpool,
     "local_avgpool": _infer_pool,
-    "avgpool": _infer_avgpool,
+    "avgpool": lambda context: context.create_layer(Shape(context.previous.channels, 1, 1)),
     "route": _infer_route,
     "shortcut": _infer_shortcut,
     "reorg": _infer_reorg,
     "reorg3d": _infer_reorg,
-    "dropout": _infer_same_shape,
+    "dropout": lambda context: context.create_layer(context.previous),
     "scale_channels": _infer_scale_channels,
     "sam": _infer_sam,
     "upsample": _infer_upsample,
     "connected": _infer_connected,
     "batchnorm": _infer_batchnorm,
     "softmax": _infer_softmax,
-    "cost": _infer_same_shape,
+    "cost": lambda context: context.create_layer(context.previous),
 }
 
 

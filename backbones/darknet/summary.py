@@ -25,7 +25,9 @@ def summary(layers: Sequence[Layer]) -> str:
 
 def line(layer: Layer) -> str:
     """Return one line of the table."""
-    return f"{layer.index:4d} {_LINES.get(layer.kind, _format_other)(layer)}".rstrip()
+    form = _LINES.get(layer.kind)
+    text = f"{layer.kind:<28} {_format_change(layer)}" if form is None else form(layer)
+    return f"{layer.index:4d} {text}".rstrip()
 
 
 def figures(layer: Layer) -> dict[str, Any]:
@@ -155,34 +157,17 @@ def _format_shortcut(layer: Layer) -> str:
     return f"Shortcut Layer: {sources},  {codes}, outputs:{_format_shape(layer.output)} {_format_cost(layer)}"
 
 
-def _format_avgpool(layer: Layer) -> str:
-    return f"{'avg':<28} {_format_shape(layer.input)} -> {layer.output.channels:6d}"
-
-
-def _format_softmax(layer: Layer) -> str:
-    return f"{'softmax':<46} {layer.output.channels:6d}"
-
-
-def _format_connected(layer: Layer) -> str:
-    return f"{'connected':<39} {layer.input.cells:6d} -> {layer.output.channels:6d} {_format_cost(layer)}"
-
-
-def _format_dropout(layer: Layer) -> str:
-    return f"dropout    p = {layer.section['probability']:.3f} {layer.input.cells:18d} -> {layer.output.cells:6d}"
-
-
-def _format_other(layer: Layer) -> str:
-    return f"{layer.kind:<28} {_format_change(layer)}"
-
-
 _LINES: dict[str, Callable[[Layer], str]] = {
     "convolutional": _format_convolutional,
     "maxpool": _format_pool,
     "local_avgpool": _format_pool,
-    "avgpool": _format_avgpool,
+    "avgpool": lambda it: f"{'avg':<28} {_format_shape(it.input)} -> {it.output.channels:6d}",
     "route": _format_route,
     "shortcut": _format_shortcut,
-    "softmax": _format_softmax,
-    "connected": _format_connected,
-    "dropout": _format_dropout,
+    "softmax": lambda it: f"{'softmax':<46} {it.output.channels:6d}",
+    "connected": lambda it: f"{'connected':<39} {it.input.cells:6d} -> {it.output.channels:6d} {_format_cost(it)}",
+    "dropout": lambda it: (
+        f"dropout    p = {it.section['probability']:.3f} {it.input.cells:18d} -> {it.output.cells:6d}"
+    ),
 }
+"""Kind of layer -> its line; other kinds show their name and the change of shape."""

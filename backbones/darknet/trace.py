@@ -344,10 +344,6 @@ def _trace_global_pool(record: _Record, module: SelectAdaptivePool2d, inputs: Se
     record.emit("avgpool", {}, output)
 
 
-def _trace_identity(record: _Record, _module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-    record.alias(inputs[0], output)
-
-
 _Rule = Callable[[_Record, Any, Any, Any], None]
 _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
     (ConvNormAct, _trace_convolution),
@@ -361,8 +357,8 @@ _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
     (nn.MaxPool2d, _trace_max_pool),
     (nn.Dropout, _trace_dropout),
     (nn.Linear, _trace_classifier),
-    (nn.Flatten, _trace_identity),
-    (nn.Identity, _trace_identity),
+    (nn.Flatten, lambda record, _, inputs, output: record.alias(inputs[0], output)),
+    (nn.Identity, lambda record, _, inputs, output: record.alias(inputs[0], output)),
 )
 """Class of a layer -> function that records it. Modules of other classes are traced through their children."""
 

@@ -137,9 +137,9 @@ class _Slot:
     """Darknet's name of the tensor."""
     tensor: Tensor
     classes: bool = False
-    """Whether its rows are the 1000 classes."""
+    """The rows are the 1000 classes."""
     matrix: bool = False
-    """Whether it is the matrix of a connected layer."""
+    """The tensor is the matrix of a connected layer."""
 
     @torch.no_grad()
     def fill(self, numbers: Tensor, class_order: ClassOrder, *, transposed: bool) -> None:
@@ -174,21 +174,16 @@ def _list_tensors(module: nn.Module | None) -> _Tensors:
 
 
 def _order_convolution(module: ConvNormAct | Convolution) -> _Tensors:
-    shift = [("biases", _require_bias(module.conv))] if module.bn is None else _order_norm(module.bn)
-    return [*shift, ("weights", module.conv.weight)]
+    return [*_order_shift(module.conv, module.bn), ("weights", module.conv.weight)]
 
 
 def _order_connected(module: Connected) -> _Tensors:
-    shift, *others = [("biases", _require_bias(module.fc))] if module.bn is None else _order_norm(module.bn)
+    shift, *others = _order_shift(module.fc, module.bn)
     return [shift, ("weights", module.fc.weight), *others]
 
 
-def _order_classifier(module: nn.Linear) -> _Tensors:
-    return [("biases", _require_bias(module)), ("weights", module.weight)]
-
-
-def _order_shortcut(module: WeightedShortcut) -> _Tensors:
-    return [] if module.weight is None else [("weights", module.weight)]
+def _order_shift(module: nn.Module, norm: nn.Module | None) -> _Tensors:
+    return [("biases", _require_bias(module))] if norm is None else _order_norm(norm)
 
 
 def _order_norm(norm: nn.Module) -> _Tensors:
@@ -203,8 +198,8 @@ def _order_norm(norm: nn.Module) -> _Tensors:
 _ORDERS: tuple[tuple[Any, Callable[[Any], _Tensors]], ...] = (
     ((ConvNormAct, Convolution), _order_convolution),
     (Connected, _order_connected),
-    (WeightedShortcut, _order_shortcut),
-    (nn.Linear, _order_classifier),
+    (WeightedShortcut, lambda module: [] if module.weight is None else [("weights", module.weight)]),
+    (nn.Linear, lambda module: [("biases", _require_bias(module)), ("weights", module.weight)]),
     (nn.BatchNorm2d, _order_norm),
 )
 

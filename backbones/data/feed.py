@@ -21,7 +21,7 @@ class Feed:
     index: Index
     """The files."""
     view: View
-    """How an image becomes (size, size) pixels."""
+    """Geometry and augmentation of an image."""
     batch_size: int
     """Images of the largest plan."""
     device: torch.device

@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     rows: np.ndarray
     draws: np.ndarray
     replaced: int = 0
-    """Number of rows that name another image because the planned one is bad."""
+    """Number of images replaced because the planned image is bad."""
 
 
 @dataclass(frozen=True)

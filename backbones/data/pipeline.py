@@ -12,7 +12,7 @@ import torch
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
 
-from backbones.data.augment.auto_augment import ROUNDS
+from backbones.data.augment.auto_augment import OPERATIONS_PER_IMAGE
 from backbones.data.augment.auto_augment_dali import augment
 from backbones.data.augment.resize import resize_windows
 from backbones.data.augment.view import View
@@ -154,11 +154,11 @@ class InFlight:
         self.batches, self.view, self.reader = batches, feed.view, reader
         self.device_id = (feed.device.index or 0) if feed.device.type == "cuda" else None
         self.given: deque[tuple[EncodedBatch, Inputs]] = deque()
-        """Batches that the pipeline has and has not returned, with their arrays."""
+        """Batches given to DALI and not yet returned, with their arrays."""
         self.unfinished: deque[EncodedBatch] = deque()
-        """Batches that earlier pipelines did not return, in order."""
+        """Batches not returned by earlier pipelines, in order."""
         self.error: UserError | None = None
-        """The reason why no further batch can be read; to be raised after the batches before it were taken."""
+        """Error that ended the reading; raised after the batches before it."""
 
     def __iter__(self) -> Iterator[Inputs]:
         return self
@@ -331,7 +331,7 @@ def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *operations: Any,
 
 def _operate(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:
     assert view.augment is not None
-    for number in range(ROUNDS[view.augment.inception.auto]):
+    for number in range(OPERATIONS_PER_IMAGE[view.augment.inception.auto]):
         pixels = augment(pixels, operations[number], amounts[number], size=view.size)
     return pixels
 

@@ -10,7 +10,7 @@ MAX_BYTES = 32 * 2**20
 """Larger files are refused without being read."""
 
 PERMANENT_ERRORS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES})
-"""Errors of the file itself, which a second attempt does not cure."""
+"""Permanent file errors: a retry does not help."""
 
 
 class BadImageError(Exception):
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
     @property
     def is_member(self) -> bool:
-        """Whether the file is an archive and the image a part of it."""
+        """True when the image is part of an archive."""
         return self.path[-4:].lower() == ".tar"
 
     def __str__(self) -> str:

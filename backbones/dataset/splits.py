@@ -35,21 +35,21 @@ def train_and_val(
     missing or empty, the two have different classes, or a validation image is quarantined.
     """
     root, source = _choose_source(data_dir)
-    with naming_files():
+    with explain_file_errors():
         train, val = source.scan(root, "train", executor), source.scan(root, "val", executor)
     require_same_classes(train, val)
-    return after_quarantine(root, train, val) if obey_quarantine else (train, val)
+    return apply_quarantine(root, train, val) if obey_quarantine else (train, val)
 
 
 def validation(data_dir: str | Path, *, obey_quarantine: bool = True, executor: Executor | None = None) -> Index:
     """Return the validation images; the training images may be missing."""
     root, source = _choose_source(data_dir)
-    with naming_files():
+    with explain_file_errors():
         val = source.scan(root, "val", executor)
     return refuse_quarantined(val, read_quarantine(root)["val"]) if obey_quarantine else val
 
 
-def after_quarantine(root: Path, train: Index, val: Index) -> tuple[Index, Index]:
+def apply_quarantine(root: Path, train: Index, val: Index) -> tuple[Index, Index]:
     """Leave out the training images in ``root``/quarantine.tsv. Raises UserError for validation images in it."""
     entries = read_quarantine(root)
     return remove_quarantined(train, entries["train"]), refuse_quarantined(val, entries["val"])
@@ -66,7 +66,7 @@ def require_same_classes(train: Index, val: Index) -> None:
 
 
 @contextmanager
-def naming_files() -> Iterator[None]:
+def explain_file_errors() -> Iterator[None]:
     """Turn an error of the file system into a UserError with the file and the reason."""
     try:
         yield
@@ -88,7 +88,7 @@ def data_folder(data_dir: str | Path) -> Path:
 def _choose_source(data_dir: str | Path) -> tuple[Path, Source]:
     """Return the folder and the only source that fits it."""
     root = data_folder(data_dir)
-    with naming_files():
+    with explain_file_errors():
         fitting = [source for source in SOURCES if source.fits(root)]
     if not fitting:
         shapes = "".join(f"\n  {source.shape}" for source in SOURCES)

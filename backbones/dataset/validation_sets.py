@@ -55,7 +55,7 @@ class ValidationSet:
 
     @property
     def has_loss(self) -> bool:
-        """Whether cross-entropy is defined: each image has one right output."""
+        """True when cross-entropy is defined: each image has one right output."""
         return self.right is None
 
     def judge(self, device: torch.device) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:

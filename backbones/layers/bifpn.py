@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
-from backbones.layers.old_names import accept_old_name
+from backbones.layers.old_names import accept_old_names
 from backbones.layers.pooling import darknet_max_pool2d
 from backbones.layers.shortcut import WeightedShortcut, WeightsType
 
@@ -60,6 +60,7 @@ class BiFpn(nn.Module):
         self.laterals = nn.ModuleList(_create_lateral(channels, width) for channels in in_channels)
         self.top_down = nn.ModuleList(node(2) for _ in range(inner + 1))
         self.bottom_up = nn.ModuleList([*(node(3) for _ in range(inner)), node(2)])
+        accept_old_names(self)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Mix the levels. Inputs and results have large maps first."""
@@ -90,7 +91,6 @@ class _Node(nn.Module):
         super().__init__()
         self.shortcut = shortcut
         self.conv = conv
-        accept_old_name(self, "fuse", "shortcut")
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.conv(self.shortcut(*inputs))

@@ -148,7 +148,7 @@ class _Rule:
     ramp: float
     """Share of the training over which the strength grows."""
     size_grows: bool
-    """Whether the size of the squares grows as well."""
+    """The size of the squares grows as well."""
 
 
 _RULES: dict[DropBlockKind, _Rule] = {

@@ -25,7 +25,7 @@ def input_pyramid(image: Tensor, levels: int, kind: PyramidKind = "avgpool") -> 
         (N, C, H, W) -> for k = 1 ... levels: (N, C or C * 4^k, ceil(H / 2^k), ceil(W / 2^k))
     """
     require_choice("pyramid", kind, get_args(PyramidKind))
-    halve = {"avgpool": _halve_by_average, "reorg3d": _halve_by_reorg}[kind]
+    halve = {"avgpool": lambda x: local_avg_pool2d(x, 2), "reorg3d": _halve_by_reorg}[kind]
     maps = [image]
     for _ in range(levels):
         maps.append(halve(maps[-1]))
@@ -57,10 +57,6 @@ class InputPyramid(nn.Module):
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         return f"levels={self.levels}, kind={self.kind}"
-
-
-def _halve_by_average(x: Tensor) -> Tensor:
-    return local_avg_pool2d(x, 2)
 
 
 def _halve_by_reorg(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from backbones.layers.conv import darknet_uniform_
 from backbones.layers.input_pyramid import InputPyramid
+from backbones.layers.old_names import accept_old_names
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.downsample import pyramid_kind
 from backbones.models.recompute import recompute
@@ -52,6 +53,7 @@ class CspBackbone(nn.Module):
         self.stages = nn.ModuleList(CrossStage(spec, index, in_chans=in_chans) for index in range(len(spec.stages)))
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         _initialize_classifier(self.head.fc)
+        accept_old_names(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

@@ -53,7 +53,7 @@ class Stage:
     """Channels of the convolution into the partial path; None means ``width``. With fewer channels, the first
     shortcut adds the entry to its first channels only (a partial residual)."""
     linear_split: bool = False
-    """Whether the two convolutions that split the stage, cross and entry, have no activation."""
+    """The two convolutions that split the stage, cross and entry, have no activation."""
     hidden: int | None = None
     """Channels inside a block; None means ``width``."""
 

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
-from backbones.layers.old_names import accept_old_name
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
@@ -60,7 +59,6 @@ class CrossStage(nn.Module):
         self.transition = ConvNormAct(stage.width, stage.width, kernel=1, act=act)
         self.merge = ConvNormAct(2 * stage.width, stage.out, kernel=1, act=act)
         self.history = _count_history(spec, index)
-        accept_old_name(self, "fuse", "last_shortcut")
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         """Downsample, run both paths, merge [transition, cross]."""

@@ -100,14 +100,14 @@ def test_darknets_weights_are_evaluated_by_darknets_protocol(tmp_path):
 
 def test_what_is_overridden_changes_and_the_rest_stays(checkpoint):
     restored = restore_model(str(checkpoint))
-    changed = restored.overridden(img_size=64, protocol="timm", crop_pct=None, interpolation="bilinear")
+    changed = restored.override(img_size=64, protocol="timm", crop_pct=None, interpolation="bilinear")
     assert changed.preprocess == Preprocess("timm", 1.0, "bilinear", (0.5, 0.4, 0.3), (1, 1, 1))
     assert (changed.img_size, changed.model, changed.name) == (64, restored.model, restored.name)
 
 
 def test_nothing_overridden_is_the_checkpoint_as_it_was_trained(checkpoint):
     restored = restore_model(str(checkpoint))
-    same = restored.overridden(img_size=None, protocol=None, crop_pct=None, interpolation=None)
+    same = restored.override(img_size=None, protocol=None, crop_pct=None, interpolation=None)
     assert (same.preprocess, same.img_size) == (restored.preprocess, 48)
 
 
@@ -122,16 +122,14 @@ def test_nothing_overridden_is_the_checkpoint_as_it_was_trained(checkpoint):
 def test_what_does_not_fit_the_rest_is_refused_in_the_words_of_the_options(checkpoint, asked, message):
     recorded = "has --protocol full --crop-pct 1.0 --interpolation bicubic; the options change that"
     with pytest.raises(UserError, match=f"^{message}[^\n]*\n.*{recorded}"):
-        restore_model(str(checkpoint)).overridden(
-            **({"protocol": None, "crop_pct": None, "interpolation": None} | asked)
-        )
+        restore_model(str(checkpoint)).override(**({"protocol": None, "crop_pct": None, "interpolation": None} | asked))
 
 
 def test_a_size_that_the_network_cannot_compute_is_refused(tmp_path):
     network = backbones.create_model("test_vit", num_classes=3)
     save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"architecture": "test_vit", "model_args": {}})
     with pytest.raises(UserError, match=r"--eval-size 50: test_vit does not take such images: .*divisible by"):
-        restore_model(str(tmp_path)).overridden(img_size=50)
+        restore_model(str(tmp_path)).override(img_size=50)
 
 
 def test_a_checkpoint_with_old_names_of_tensors_is_read(tmp_path):

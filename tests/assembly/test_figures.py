@@ -3,14 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pytest
 from torch import nn
 
 from backbones.assembly.checkpoint import Restored
-from backbones.assembly.figures import Sets, as_json, report
+from backbones.assembly.figures import as_json, report
 from backbones.recipe import Preprocess
 from backbones.training.evaluate import Evaluation
 
@@ -22,13 +21,14 @@ def make_set(title: str, classes: int, *, has_loss: bool = True) -> Any:
     return SimpleNamespace(title=title, outputs=np.arange(classes), has_loss=has_loss)
 
 
-ONE = cast("Sets", {"val": make_set("validation", 1000)})
-TWO = ONE | {"a": make_set("ImageNet-A", 200, has_loss=False)}
-BOTH = {"val": VAL, "a": Evaluation(top1=12.5, top5=25.0, loss=0.0, n=16)}
+ONE = {"val": (make_set("validation", 1000), VAL)}
+TWO = ONE | {
+    "a": (make_set("ImageNet-A", 200, has_loss=False), Evaluation(top1=12.5, top5=25.0, loss=0.0, n=16)),
+}
 
 
 def test_one_set_is_one_line() -> None:
-    lines = report(RESTORED, RESTORED, ONE, {"val": VAL}).splitlines()
+    lines = report(RESTORED, RESTORED, ONE).splitlines()
     assert lines[0] == "checkpoint  run/last"
     assert lines[1].startswith("protocol    darknet, img_size 64")
     assert lines[1].endswith("(as trained)")
@@ -36,23 +36,22 @@ def test_one_set_is_one_line() -> None:
 
 
 def test_an_option_that_changes_the_protocol_is_shown_with_its_old_value() -> None:
-    line = report(RESTORED, replace(RESTORED, img_size=96), ONE, {"val": VAL}).splitlines()[1]
+    line = report(RESTORED, replace(RESTORED, img_size=96), ONE).splitlines()[1]
     assert line.endswith("(overridden; as trained: img_size 64)")
 
 
 def test_several_sets_are_a_table_that_tells_a_part_of_the_classes() -> None:
-    lines = [line.split() for line in report(RESTORED, RESTORED, TWO, BOTH).splitlines()[2:]]
+    lines = [line.split() for line in report(RESTORED, RESTORED, TWO).splitlines()[2:]]
     assert lines[1] == ["validation", "1000", "8", "50.000", "87.500", "1.2500"]
     assert lines[2] == ["ImageNet-A", "200", "of", "1000", "16", "12.500", "25.000", "-"]
 
 
 def test_json_has_the_figures_of_each_set() -> None:
-    content = as_json(RESTORED, TWO, BOTH)
+    content = as_json(RESTORED, TWO)
     assert (content["top1"], content["n"], content["model"], content["img_size"]) == (50.0, 8, "net", 64)
     assert content["sets"]["a"]["loss"] is None
     assert (content["sets"]["a"]["classes"], content["sets"]["a"]["top5"]) == (200, 25.0)
 
 
-@pytest.mark.parametrize("sets", [ONE])
-def test_json_of_one_set_names_no_sets(sets) -> None:
-    assert "sets" not in as_json(RESTORED, sets, BOTH)
+def test_json_of_one_set_names_no_sets() -> None:
+    assert "sets" not in as_json(RESTORED, ONE)

@@ -6,7 +6,7 @@ from torch import nn
 
 import backbones
 from backbones.layers import BiFpn
-from backbones.models.old_names import current_names
+from backbones.layers.old_names import current_names
 
 SMALL = {"num_classes": 3, "depths": [1, 2, 1, 1], "fusion_inputs": "extra"}
 

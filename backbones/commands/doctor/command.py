@@ -17,7 +17,7 @@ from backbones import canonical_name
 from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
 from backbones.command_line import parse
 from backbones.commands.doctor.diagnosis import Diagnosis, Machine, diagnose, stage_table, verdict
-from backbones.commands.doctor.measure import SECONDS, Measurements, Rate, measure
+from backbones.commands.doctor.measure import MEASUREMENT_SECONDS, Measurements, Rate, measure
 from backbones.commands.doctor.versions import versions
 from backbones.dataset.index import Index
 from backbones.dataset.workers import usable_cores
@@ -30,7 +30,7 @@ PRIVATE_OPTIONS = ("data_dir", "output")
 """Options with folders, which are not shown among the differences from the defaults."""
 
 
-def main(arguments: Sequence[str], *, seconds: float = SECONDS) -> None:
+def main(arguments: Sequence[str], *, seconds: float = MEASUREMENT_SECONDS) -> None:
     """Measure the recipe of the command line, each stage for ``seconds``, and print the report."""
     recipe = parse(Recipe, arguments, prog="python -m backbones doctor", description=__doc__ or "")
     if recipe.resume:
@@ -104,15 +104,13 @@ def _notes(measured: Measurements, recipe: Recipe, device: torch.device, *, step
 def estimates(rate: Rate, recipe: Recipe, size: int, steps_per_epoch: int) -> list[str]:
     """Return lines with the time of an epoch and of the run at ``rate``, without validation."""
     steps = run_length(recipe, steps_per_epoch)
-    epoch, whole = (_duration(count * recipe.batch_size / rate.per_second) for count in (steps_per_epoch, steps))
+    epoch, whole = (
+        timedelta(seconds=round(count * recipe.batch_size / rate.per_second)) for count in (steps_per_epoch, steps)
+    )
     return [
         f"one epoch   takes {epoch} at {rate.per_second:.1f} images/s ({size} images in one process)",
         f"whole run   takes {whole} ({steps} steps), validation not counted",
     ]
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _tell(stage: str) -> None:

@@ -21,7 +21,7 @@ HIGH_DECODER_LOAD = 0.9
 """Share of the files for the hardware decoder that is advised where it has less."""
 
 MIN_SHORT_SIDE = 384
-"""Least short side in pixels of the smaller images that are advised; more where the network's input is large."""
+"""Least short side in pixels of the smaller images that the advice names."""
 
 
 HEADING = ("stage", "images/s", "ms/image", "of a step", "cores busy", "images/s/core")
@@ -33,7 +33,7 @@ class Diagnosis:
     """The limit, and the time of each stage."""
 
     input_bound: bool
-    """Whether the loader is the limit, and not the network."""
+    """True when the loader is the limit, False when the network is."""
     share: float
     """Share of a step that the limiting side takes: the time of waiting for data, or the rest."""
     limit: str
@@ -54,14 +54,14 @@ class Machine:
     idle: float
     """Cores that were idle while the limiting stage was measured."""
     on_gpu: bool
-    """Whether the network is on a GPU."""
+    """The network is on a GPU."""
     has_gpu: bool
-    """Whether there is a GPU."""
+    """The machine has a GPU."""
 
 
 def diagnose(measured: Measurements) -> Diagnosis:
     """Find the side and the stage that are the limit."""
-    added = _added({stage: rate.per_image for stage, rate in measured.stages.items()})
+    added = _compute_added({stage: rate.per_image for stage, rate in measured.stages.items()})
     waited = measured.joint.waited / measured.joint.seconds
     input_bound = waited >= MIN_WAITING
     per_image, loading = measured.joint.per_image, sum(added.values())
@@ -75,7 +75,7 @@ def diagnose(measured: Measurements) -> Diagnosis:
     )
 
 
-def _added(upto: dict[str, float]) -> dict[str, float]:
+def _compute_added(upto: dict[str, float]) -> dict[str, float]:
     """Return the seconds that each stage adds, never negative; their sum is the time up to the last stage.
 
     Where fewer stages took longer than more of them (a colder cache, a busier machine), they get the shorter time.

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TypeVar, cast
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -16,11 +17,11 @@ from backbones.training.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
-SECONDS = 10.0
+MEASUREMENT_SECONDS = 10.0
 """Length of one measurement."""
 
 WARM_UP_SHARE = 0.3
-"""Length of the warm-up before it, as a share of it."""
+"""Length of the warm-up, as a share of the measurement."""
 
 MIN_STEPS = 2
 """Fewest steps of a measurement, and of a warm-up, however long they take."""
@@ -94,7 +95,7 @@ class Stretch(Stopwatch):
 
     @property
     def is_over(self) -> bool:
-        """Whether it was long enough."""
+        """True when the stretch was long enough."""
         return self.steps >= MIN_STEPS and time.perf_counter() - self.start >= self.seconds
 
     def wait_for(self, batches: Iterator[T]) -> T:
@@ -154,7 +155,7 @@ def stage_rate(run: Run, sizes: Iterator[int], *, seconds: float) -> Rate:
 
 
 def train_rate(run: Run, batches: Iterator[object], *, seconds: float) -> Rate:
-    """Return the rate of training steps on ``batches``, with the time that they wait for them."""
+    """Return the rate of training steps on ``batches``, and the time of waiting for data."""
 
     def step(stretch: Stretch) -> None:
         run.report.stopwatch = stretch
@@ -164,7 +165,7 @@ def train_rate(run: Run, batches: Iterator[object], *, seconds: float) -> Rate:
 
 
 def measure_rate(step: Callable[[Stretch], None], *, seconds: float, device: torch.device) -> Rate:
-    """Repeat ``step``, which adds its images to the stretch, for a warm-up and for ``seconds``; return the rate."""
+    """Return the rate of ``step`` over ``seconds``, after a warm-up. ``step`` adds its images to the stretch."""
     for length in (WARM_UP_SHARE * seconds, seconds):
         stretch = Stretch(length, device)
         while not stretch.is_over:
@@ -191,13 +192,14 @@ def synchronize(device: torch.device) -> None:
 
 
 def _silence(run: Run) -> Run:
-    """Return the run without an end, without output and without learning."""
+    """Return the run without an end, without output, checkpoints and learning."""
     run.on_step(DROP_BLOCK_SHARE)
     run.model.train()
     return replace(
         run,
         schedule=lambda _step: 0.0,
         on_step=lambda _share: None,
+        checkpoints=cast("Any", SimpleNamespace(after_step=lambda _run: None)),
         report=replace(run.report, interval=ENDLESS_STEPS, tracker=None),
         total_steps=ENDLESS_STEPS,
     )

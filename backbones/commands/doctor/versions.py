@@ -14,7 +14,7 @@ from backbones.dataset.workers import usable_cores
 PACKAGES = ("torchvision", "timm", "accelerate", "wandb", "numpy", "pillow")
 DALI = ("nvidia-dali-cuda120", "nvidia-dali-cuda130")
 """DALI has a package for each version of CUDA; one of them is installed."""
-ABSENT = "not installed"
+NOT_INSTALLED = "not installed"
 
 
 def versions() -> list[str]:
@@ -34,7 +34,8 @@ def versions() -> list[str]:
 def _packages() -> Iterator[str]:
     for name in PACKAGES:
         yield f"{name} {version_of(name)}"
-    yield from [f"{name} {version_of(name)}" for name in DALI if version_of(name) != ABSENT] or [f"DALI {ABSENT}"]
+    dali = [f"{name} {version_of(name)}" for name in DALI if version_of(name) != NOT_INSTALLED]
+    yield from dali or [f"DALI {NOT_INSTALLED}"]
 
 
 def version_of(package: str) -> str:
@@ -42,7 +43,7 @@ def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return ABSENT
+        return NOT_INSTALLED
 
 
 def core_count(number: int) -> str:

@@ -33,7 +33,7 @@ HEADING = ("layer", "module", "input", "raw", "effective", "share", "")
 
 @dataclass(frozen=True)
 class Options:
-    """What to inspect."""
+    """Options of `inspect`."""
 
     ckpt: str = field(metadata={"positional": "CKPT"})
     """Run folder, checkpoint folder, weights file or darknet's .weights."""

@@ -37,7 +37,7 @@ class Branch:
     share: float
     """Part of this input in the sum of magnitudes over the batch."""
     dead: bool
-    """Whether the input takes part in no channel."""
+    """True when the input has no weight in any channel."""
 
 
 @torch.no_grad()

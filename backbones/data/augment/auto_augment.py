@@ -16,8 +16,8 @@ from backbones.recipe import InceptionAugment
 STRENGTHS = 31
 """Number of strengths, from none to full; RandAugment's magnitude is the position of one."""
 
-ROUNDS = {"none": 0, "randaugment": 2, "trivialaugment": 1}
-"""Number of operations per image, one after the other."""
+OPERATIONS_PER_IMAGE = {"none": 0, "randaugment": 2, "trivialaugment": 1}
+"""Option ``auto`` -> number of operations applied to an image, one after the other."""
 
 Pair = tuple[float, float]
 
@@ -28,7 +28,7 @@ class Range(NamedTuple):
     none: float
     full: float
     per_side: bool = False
-    """Whether the amounts are shares of the image's side instead of pixels."""
+    """The amounts are shares of the image's side, not pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Operation:
     randaugment: Range
     trivialaugment: Range
     signed: bool = False
-    """Whether a coin changes the sign of the amount."""
+    """Half of the amounts are negative, by chance."""
     whole: Callable[[np.ndarray], np.ndarray] = np.positive
     """Rounding of amounts that must be whole numbers."""
 
@@ -88,7 +88,7 @@ def choose(draws: np.ndarray, inception: InceptionAugment, *, size: int) -> Choi
 
     Shape: (N, DRAWS) in [0, 1) -> K = 2 for randaugment, 1 for trivialaugment, 0 for none.
     """
-    rounds = ROUNDS[inception.auto]
+    rounds = OPERATIONS_PER_IMAGE[inception.auto]
     number, strength, sign = np.moveaxis(draws[:, AUTO].reshape(len(draws), 2, 3)[:, :rounds], 2, 0)
     operation = np.floor(number * len(OPERATIONS)).astype(np.int64)
     is_random = inception.auto == "trivialaugment"

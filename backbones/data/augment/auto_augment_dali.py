@@ -45,25 +45,24 @@ def augment(images: Any, operations: Any, amounts: Any, *, size: int) -> Any:
 def _list_branches(size: int) -> dict[str, Callable[[Any, Any], Any]]:
     """Return the function of each operation: (some of the images, amounts) -> images."""
     return {
-        "identity": _keep,
+        "identity": lambda images, _: images,
         "shear_x": partial(_shear, row=0, column=1),
         "shear_y": partial(_shear, row=1, column=0),
         "translate_x": partial(_translate, axis=1, size=size),
         "translate_y": partial(_translate, axis=0, size=size),
         "rotate": partial(_rotate, size=size),
-        "brightness": _brightness,
-        "color": _color,
-        "contrast": _contrast,
+        # As in torchvision, brightness truncates: autocontrast would amplify half a level of a dark image to many.
+        "brightness": lambda images, x: fn.brightness(
+            images, brightness=1 + x, brightness_shift=-JUST_BELOW_HALF / 255
+        ),
+        "color": lambda images, x: fn.saturation(images, saturation=1 + x),
+        "contrast": lambda images, x: LIBRARY.contrast.op(images, _match_device(images, 1 + x)),
         "sharpness": _sharpness,
-        "posterize": _posterize,
-        "solarize": _solarize,
+        "posterize": lambda images, x: LIBRARY.posterize.op(images, _match_device(images, _mask_bits(x))),
+        "solarize": lambda images, x: LIBRARY.solarize.op(images, _match_device(images, x)),
         "autocontrast": LIBRARY.auto_contrast.op,
         "equalize": _equalize,
     }
-
-
-def _keep(images: Any, _: Any) -> Any:
-    return images
 
 
 def _shear(images: Any, amount: Any, *, row: int, column: int) -> Any:
@@ -94,35 +93,18 @@ def _warp(images: Any, matrix: Any) -> Any:
     )
 
 
-def _brightness(images: Any, amount: Any) -> Any:
-    """Truncate, as torchvision does: autocontrast would amplify half a level of a dark image to many."""
-    return fn.brightness(images, brightness=1 + amount, brightness_shift=-JUST_BELOW_HALF / 255)
-
-
-def _color(images: Any, amount: Any) -> Any:
-    return fn.saturation(images, saturation=1 + amount)
-
-
-def _contrast(images: Any, amount: Any) -> Any:
-    return LIBRARY.contrast.op(images, _match_device(images, 1 + amount))
-
-
 def _sharpness(images: Any, amount: Any) -> Any:
     kernel = _constant(IDENTITY_FILTER) + amount * _constant(IDENTITY_FILTER - BLUR)
     return fn.filter(images, _match_device(images, kernel))
 
 
-def _posterize(images: Any, amount: Any) -> Any:
-    mask = fn.cast(256 - dali_math.pow(2.0, 8 - amount), dtype=BYTE)
-    return LIBRARY.posterize.op(images, _match_device(images, mask))
-
-
-def _solarize(images: Any, amount: Any) -> Any:
-    return LIBRARY.solarize.op(images, _match_device(images, amount))
+def _mask_bits(amount: Any) -> Any:
+    """Return a mask of the highest ``amount`` bits of a byte."""
+    return fn.cast(256 - dali_math.pow(2.0, 8 - amount), dtype=BYTE)
 
 
 def _equalize(images: Any, _: Any) -> Any:
-    """Equalize the negative: so DALI's rule, which is OpenCV's, becomes that of PIL and torchvision.
+    """Equalize the negative, which turns the rule of DALI and OpenCV into that of PIL and torchvision.
 
     OpenCV maps a value to the share of pixels up to it, without the darkest; PIL to the share below it, without the
     brightest. They differ by tens of levels where many pixels are black, for example after a rotation.

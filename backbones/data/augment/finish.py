@@ -43,7 +43,7 @@ class Finish:
 
     @property
     def changes_colours(self) -> bool:
-        """Whether the augmentation changes colours."""
+        """True when the augmentation changes colours."""
         if self.augment is None:
             return False
         if self.augment.augmentation == "inception":

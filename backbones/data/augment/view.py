@@ -34,7 +34,7 @@ class View:
 
     @property
     def is_warp(self) -> bool:
-        """Whether images are warped as in darknet, by one affine map without antialiasing, and not cropped."""
+        """True when images are warped by one affine map without antialiasing, as in darknet; False: cropped."""
         if self.augment is None:
             return self.preprocess.protocol == "darknet"
         return self.augment.augmentation == "darknet"
@@ -55,7 +55,7 @@ class View:
 
     @property
     def is_auto(self) -> bool:
-        """Whether RandAugment or TrivialAugment follows the crop."""
+        """True when RandAugment or TrivialAugment follows the crop."""
         if self.augment is None or self.augment.augmentation != "inception":
             return False
         return self.augment.inception.auto != "none"

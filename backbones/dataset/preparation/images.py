@@ -10,7 +10,7 @@ from backbones.dataset.preparation.request import Request
 from backbones.dataset.preparation.subset import choose_classes, limit_images, take_classes
 from backbones.dataset.sources.braces import expand
 from backbones.dataset.sources.webdataset import class_names, find_shards, read_class_names, scan_shards
-from backbones.dataset.splits import after_quarantine, naming_files, require_same_classes, train_and_val
+from backbones.dataset.splits import apply_quarantine, explain_file_errors, require_same_classes, train_and_val
 from backbones.errors import UserError
 
 
@@ -31,11 +31,11 @@ def _read_all(request: Request, executor: Executor | None) -> tuple[Index, Index
     if request.train is None and request.class_names is None:
         return train_and_val(source, executor=executor)
     names = _read_class_names(request)
-    with naming_files():
+    with explain_file_errors():
         train = scan_shards(source, _find_shards(source, "train", request.train), names, executor)
         val = scan_shards(source, _find_shards(source, "val", request.val), names, executor)
     require_same_classes(train, val)
-    return after_quarantine(source, train, val)
+    return apply_quarantine(source, train, val)
 
 
 def _read_class_names(request: Request) -> list[str] | None:

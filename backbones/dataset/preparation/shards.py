@@ -49,11 +49,11 @@ class Written(NamedTuple):
 
 
 class _UnusableError(Exception):
-    """An image of a shard cannot be decoded, so that the shard must not appear."""
+    """Error that stops the writing of a shard: one of its images cannot be decoded."""
 
 
 def shard_ranges(index: Index) -> list[range]:
-    """Return the rows of each shard, in the order of the index, which has the images of a class one after another."""
+    """Return the rows of each shard, in the order of the index: class after class."""
     ranges: list[range] = []
     start = size = 0
     for row, length in enumerate(index.lengths.tolist()):

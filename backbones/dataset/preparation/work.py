@@ -13,8 +13,8 @@ from backbones.dataset.preparation.shrink import encoder
 from backbones.dataset.sources.prepared import (
     ARCHIVES,
     REQUEST,
-    changed,
     describe_archives,
+    find_changed_archives,
     index_file,
     is_complete,
     read_request,
@@ -40,9 +40,9 @@ class Work:
     record: dict[str, Any]
     """Everything that the result depends on; the content of prepare.json."""
     is_done: bool
-    """Whether the folder is complete."""
+    """The folder is complete."""
     has_moved: bool
-    """Whether the images are in other places than in the index of the folder."""
+    """The images are in other places than in the index of the folder."""
     removed: int
     """Number of shards that were missing or changed, and are written again."""
     images: int
@@ -129,8 +129,8 @@ def _digest_places(splits: Splits) -> list[str]:
 
 
 def _remove_changed(out: Path) -> int:
-    """Remove the shards that changed since they were written, and count them and those that are gone."""
-    shards = [*changed(out, "train"), *changed(out, "val")]
+    """Remove the changed shards. Return the number of changed and missing ones."""
+    shards = [*find_changed_archives(out, "train"), *find_changed_archives(out, "val")]
     for path in shards:
         path.unlink(missing_ok=True)
     return len(shards)

@@ -31,7 +31,7 @@ class Image(NamedTuple):
     file_id: tuple[int, int]
     """Device and inode: the same for a link and its target."""
     linked: bool
-    """Whether it is a symbolic link, or was reached through one."""
+    """The file is a symbolic link, or was reached through one."""
 
 
 class Listing(NamedTuple):

@@ -14,7 +14,7 @@ NESTED = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 """Possible places of the images below the given folder."""
 
 LEVELS_TO_TABLE = 3
-"""Number of folders from CLS-LOC up to the one with the table, into which Kaggle unpacks."""
+"""Folder levels between CLS-LOC and the folder with the table."""
 
 
 def fits(root: Path) -> bool:

@@ -32,7 +32,7 @@ def is_complete(root: Path) -> bool:
     """Return whether both indexes and their archives are as `prepare` left them."""
     if not _has_indexes(root) or ARCHIVES not in read_request(root):
         return False
-    return not changed(root, "train") and not changed(root, "val")
+    return not find_changed_archives(root, "train") and not find_changed_archives(root, "val")
 
 
 def fits(root: Path) -> bool:
@@ -46,7 +46,7 @@ def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:  
         raise UserError(f"{root} is not complete: `prepare` was interrupted.\nRun the same command again to go on.")
     if not index_file(root, split).is_file():
         raise UserError(f"{root} has no {split}.npz.\nExpected {SHAPE}.")
-    if others := changed(root, split):
+    if others := find_changed_archives(root, split):
         raise UserError(
             f"{some([str(path) for path in others])} has changed since the index was written: prepare it anew.\n"
             f"Give the command again that wrote {root}."
@@ -79,7 +79,7 @@ def describe_archives(root: Path, index: Index) -> dict[str, State]:
     return states
 
 
-def changed(root: Path, split: Split) -> list[Path]:
+def find_changed_archives(root: Path, split: Split) -> list[Path]:
     """Return the archives of ``split`` that are missing or have changed; none where their state is unknown."""
     noted: dict[str, State] = read_request(root).get(ARCHIVES, {}).get(split, {})
     return [root / name for name, state in noted.items() if _state(root / name, is_inside=state[1] is None) != state]

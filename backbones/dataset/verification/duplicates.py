@@ -1,4 +1,4 @@
-"""Images with the same bytes, by what they spoil."""
+"""Images with the same bytes, by the kind of problem that they cause."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def find_duplicates(surveys: Mapping[str, Survey]) -> list[list[Seen]]:
 
 
 def sort_duplicates(groups: Sequence[list[Seen]], splits: Mapping[str, Index]) -> dict[str, list[list[Seen]]]:
-    """Return the groups of equal images by what they spoil; one group can spoil several things."""
+    """Return the groups of equal images by kind of problem; one group can cause several."""
     sorted_groups: dict[str, list[list[Seen]]] = {"within a class": [], "across classes": [], "in train and val": []}
     for group in groups:
         homes = [(image.split, int(splits[image.split].labels[image.row])) for image in group]

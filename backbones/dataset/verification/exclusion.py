@@ -20,7 +20,7 @@ def exclude_bad_images(root: Path, before: Entries, findings: Findings) -> Entri
         split: {image: REASON_PREFIX + each.reason for image, each in found.bad.items()}
         for split, found in findings.splits.items()
     }
-    entries = {split: bad[split] | added_by_hand(listed) for split, listed in before.items()}
+    entries = {split: bad[split] | select_hand_added(listed) for split, listed in before.items()}
     if entries != before:
         try:
             write_quarantine(root, entries)
@@ -32,6 +32,6 @@ def exclude_bad_images(root: Path, before: Entries, findings: Findings) -> Entri
     return entries
 
 
-def added_by_hand(listed: Mapping[str, str]) -> dict[str, str]:
+def select_hand_added(listed: Mapping[str, str]) -> dict[str, str]:
     """Return the entries that `verify` did not write."""
     return {image: reason for image, reason in listed.items() if not reason.startswith(REASON_PREFIX)}

@@ -12,7 +12,7 @@ from backbones.dataset.verification.look import Remark
 from backbones.dataset.verification.survey import Survey
 
 MAX_NAMES = 5
-"""Images that are named for each remark."""
+"""Names kept for each remark."""
 
 REMARKS = {
     Remark.PROGRESSIVE: "progressive",
@@ -71,7 +71,7 @@ class Findings:
     """No image is bad and no count is wrong."""
     splits: dict[str, SplitFindings]
     duplicates: dict[str, list[list[str]]]
-    """What equal images spoil -> groups of them."""
+    """Kind of problem -> groups of equal images."""
     counts: list[str]
     """Wrong counts, as sentences."""
     notes: list[str]

@@ -1,4 +1,4 @@
-"""Check of one image: whether it can be used, its kind and size, and what is unusual about it.
+"""Check of one image: use, kind, size and unusual properties.
 
 A changed byte with which the image still decodes is not found: nothing here knows the original pixels.
 """
