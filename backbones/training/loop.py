@@ -230,7 +230,7 @@ def _guard_update(run: Run) -> None:
         run.report.norms[run.step + 1] = norm.detach()
         if run.accelerator.device.type == "cuda":
             forbid_update(run.optimizer.optimizer, norm)
-        else:
+        elif not bool(norm.isfinite()):
             stop_if_not_finite(run)
 
 

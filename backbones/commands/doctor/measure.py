@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
+from pathlib import Path
+from tempfile import gettempdir
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -199,7 +201,7 @@ def _silence(run: Run) -> Run:
         run,
         schedule=lambda _step: 0.0,
         on_step=lambda _share: None,
-        checkpoints=cast("Any", SimpleNamespace(after_step=lambda _run: None)),
+        checkpoints=cast("Any", SimpleNamespace(after_step=lambda _run: None, folder=Path(gettempdir()))),
         report=replace(run.report, interval=ENDLESS_STEPS, tracker=None),
         total_steps=ENDLESS_STEPS,
     )
