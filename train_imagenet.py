@@ -29,7 +29,10 @@ def main(argv: Sequence[str]) -> Evaluation:
     """Train as the command line says and return the figures of the last validation."""
     recipe = read_recipe(argv)
     accelerator = create_accelerator(
-        precision=recipe.precision, device=recipe.device, grad_accum_steps=recipe.grad_accum_steps
+        precision=recipe.precision,
+        device=recipe.device,
+        grad_accum_steps=recipe.grad_accum_steps,
+        timeout=recipe.waiting.first_timeout,
     )
     folder = choose_run_folder(recipe, accelerator)
     train, val = splits(recipe)
@@ -42,13 +45,13 @@ def main(argv: Sequence[str]) -> Evaluation:
     )
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
-    control = Control(accelerator, recipe.saving, run=str(folder))
+    control = Control(accelerator, recipe.saving, recipe.waiting, run=str(folder))
     snapshots = create_snapshots(recipe, folder, model, train, val, control)
     tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
-    with control.listening(), recorded(run, folder):
+    with control.listening(), recorded(run, folder), control.explaining_hangs():
         introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)

@@ -300,6 +300,19 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Limits for the time that a process waits for the others; a process that hangs then ends the run."""
+
+    timeout: float = 120.0
+    """Seconds, from the second step on. A longer pause of one process, for its data or for saving, ends the run too."""
+    first_timeout: float = 600.0
+    """Seconds until the first step is done, which may compile the network."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "waiting.", "timeout", "first_timeout")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run. The run folder holds its complete recipe, which can be run again as it is."""
 
@@ -363,6 +376,8 @@ class Recipe:
     """Moving average of model_ema."""
     saving: Saving = field(default_factory=Saving)
     """Checkpoints between validations."""
+    waiting: Waiting = field(default_factory=Waiting)
+    """Limits for hanging processes."""
     log: Log = field(default_factory=Log)
     """Logging of figures."""
 

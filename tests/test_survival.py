@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,8 +20,8 @@ TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "1", "--ck
 LAUNCHERS = {1: ["--config_file", "configs/accelerate/cpu1.yaml"], 2: ["--config_file", "configs/accelerate/cpu2.yaml"]}
 
 
-def start(processes: int, data: Path, output: Path) -> subprocess.Popen[str]:
-    words = ["train_imagenet.py", *TINY, "--data-dir", str(data), "--output", str(output), "--resume", "auto"]
+def start(processes: int, data: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    words = ["train_imagenet.py", *TINY, "--data-dir", str(data), "--output", str(output), "--resume", "auto", *more]
     command = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCHERS[processes], *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
@@ -112,3 +113,23 @@ def test_a_launcher_killed_with_minus_nine_leaves_no_orphan(image_folder, tmp_pa
     _, alive = psutil.wait_procs(workers, timeout=25)
     assert not alive
     assert status(run)["state"] == "preempted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_frozen_or_dead_process_ends_the_job_in_time_and_is_named(image_folder, tmp_path, number):
+    run = tmp_path / "run"
+    launcher = start(2, image_folder, run, "--timeout", "5", "--epochs", "100")
+    wait_for_step(run, 5)
+    workers = [worker for worker in workers_of(launcher) if "train_imagenet.py" in worker.cmdline()]
+    asked = time.monotonic()
+    workers[-1].send_signal(number)
+    output, _ = launcher.communicate(timeout=120)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    assert time.monotonic() - asked < (45 if number == signal.SIGSTOP else 15)
+    assert launcher.returncode != 0
+    if number == signal.SIGSTOP:
+        assert re.search(
+            r"process 0 on \S+: after step \d+, another process is gone or did not answer within 5 s", output
+        )

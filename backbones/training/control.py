@@ -1,10 +1,13 @@
 """Agreement of all processes after each step: whether to save, and whether to stop because of a signal."""
 
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -13,13 +16,20 @@ import torch.distributed as dist
 from accelerate import Accelerator
 
 from backbones.errors import INTERRUPTED, UserError
-from backbones.recipe import Saving
+from backbones.recipe import Saving, Waiting
 
 PREEMPTED = 75
 """Exit status after SIGTERM or SIGUSR1: the same command with --resume goes on (EX_TEMPFAIL)."""
 
 SIGNALS = {signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED, signal.SIGINT: INTERRUPTED}
 """Signals that end a run after the current step, and the exit statuses."""
+
+
+TIMEOUT_TEXTS = r"[Tt]imed out|[Tt]imeout|[Cc]onnection (closed|reset)"
+"""Texts in the errors of gloo and NCCL where another process does not answer."""
+
+# Public since torch 2.14, private before
+set_timeout = dist.set_timeout if hasattr(dist, "set_timeout") else dist.distributed_c10d._set_pg_timeout
 
 
 class StoppedError(UserError):
@@ -42,7 +52,10 @@ class Decision(NamedTuple):
 class Control:
     """The signals that this process has received and the time of the last checkpoint."""
 
-    def __init__(self, accelerator: Accelerator, saving: Saving, *, run: str = "RUN") -> None:
+    def __init__(
+        self, accelerator: Accelerator, saving: Saving, waiting: Waiting | None = None, *, run: str = "RUN"
+    ) -> None:
+        self.waiting = waiting or Waiting()
         self.accelerator, self.saving = accelerator, saving
         self.run = run
         """The run folder, for the message at the end."""
@@ -52,7 +65,9 @@ class Control:
         self.step = 0
         self.saved_at = time.monotonic()
         # On the hosts: an agreement must not wait for a GPU
-        self.group: Any = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
+        first = timedelta(seconds=self.waiting.first_timeout)
+        self.group: Any = dist.new_group(backend="gloo", timeout=first) if accelerator.num_processes > 1 else None
+        self.is_first_step = True
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -86,6 +101,7 @@ class Control:
         here = torch.tensor([self.received, is_late and self.accelerator.is_main_process], dtype=torch.int64)
         if self.group is not None:
             dist.all_reduce(here, op=dist.ReduceOp.MAX, group=self.group)
+            self._shorten_timeouts()
         received, is_due = here.tolist()
         return Decision(bool(is_due) or received != 0 or (every is not None and step % every == 0), received)
 
@@ -96,6 +112,27 @@ class Control:
     def note_save(self) -> None:
         """Start to count the minutes to the next checkpoint."""
         self.saved_at = time.monotonic()
+
+    @contextmanager
+    def explaining_hangs(self) -> Iterator[None]:
+        """Turn the error of a wait that took too long into a UserError with process, host and step."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.group is None or not re.search(TIMEOUT_TEXTS, str(error)):
+                raise
+            seconds = self.waiting.first_timeout if self.is_first_step else self.waiting.timeout
+            raise UserError(
+                f"process {self.accelerator.process_index} on {socket.gethostname()}: after step {self.step}, another "
+                f"process is gone or did not answer within {seconds:g} s (--timeout, --first-timeout)."
+            ) from error
+
+    def _shorten_timeouts(self) -> None:
+        """From the second step on, wait for other processes less long."""
+        if self.is_first_step:
+            self.is_first_step = False
+            for group in (self.group, dist.group.WORLD):
+                set_timeout(timedelta(seconds=self.waiting.timeout), group)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received == number == signal.SIGINT:

@@ -6,13 +6,14 @@ import shlex
 import signal
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 import yaml
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from backbones.errors import UserError
 from backbones.recipe import Precision
@@ -24,7 +25,12 @@ _LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 
 
 def create_accelerator(
-    *, precision: Precision = "auto", device: str = "auto", grad_accum_steps: int = 1, obey_launcher: bool = True
+    *,
+    precision: Precision = "auto",
+    device: str = "auto",
+    grad_accum_steps: int = 1,
+    timeout: float = 600.0,
+    obey_launcher: bool = True,
 ) -> Accelerator:
     """Return the Accelerator of this process.
 
@@ -45,7 +51,10 @@ def create_accelerator(
         cpu=device == "cpu" or not torch.cuda.is_available(),
         mixed_precision=mixed_precision(precision, launched),
         gradient_accumulation_steps=grad_accum_steps,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
+        ],
     )
     check_processes(accelerator.num_processes, requested_processes(launcher))
     return accelerator

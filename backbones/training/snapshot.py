@@ -41,6 +41,7 @@ FREE = (
     "output", "resume", "data_dir", "workers", "device",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
     "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",
+    "waiting.timeout", "waiting.first_timeout",
 )  # fmt: skip
 """Options that change nothing of what is computed."""
 

@@ -7,6 +7,7 @@ import time
 import pytest
 from accelerate import Accelerator
 
+from backbones.errors import UserError
 from backbones.recipe import Saving
 from backbones.training import control as module
 from backbones.training.control import Control, Decision, StoppedError
@@ -91,3 +92,21 @@ def test_checkpoints_come_every_so_many_minutes(monkeypatch):
             saved.append(step)
             control.note_save()
     assert saved == [3, 6, 9]
+
+
+@pytest.mark.parametrize("text", ["Timed out waiting 5000ms for recv", "Connection closed by peer [::1]:5"])
+def test_an_answer_that_never_comes_is_explained(text):
+    control = make_control()
+    control.group, control.step, control.is_first_step = object(), 7, False
+    with (
+        pytest.raises(UserError, match=r"process 0 on \S+: after step 7, another process .* within 120 s"),
+        control.explaining_hangs(),
+    ):
+        raise RuntimeError(text)
+
+
+def test_other_errors_are_left_alone():
+    control = make_control()
+    control.group = object()
+    with pytest.raises(RuntimeError, match="shape"), control.explaining_hangs():
+        raise RuntimeError("shape mismatch")
