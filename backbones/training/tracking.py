@@ -5,11 +5,13 @@ import io
 import json
 import os
 import secrets
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL.Image import Image
 
@@ -18,6 +20,8 @@ from backbones.recipe import Recipe
 
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.csv"
+PROBE_SECONDS = 2.0
+"""Time to wait for an answer of the W&B server."""
 PICTURES = "pictures"
 """Folder of the pictures, with a folder for each name."""
 SUMMARY_COLUMNS: tuple[str, ...] = (
@@ -104,6 +108,7 @@ class WandbMirror:
         self.run: Any = None
         self.id = run_id
         self.where = ""
+        self.attempts = 0
         for mode in dict.fromkeys((recipe.log.wandb_mode, "offline")):  # offline can be synced later
             if self.run is None:
                 self._guarded(lambda mode=mode: self._start(folder, recipe, mode))
@@ -123,6 +128,11 @@ class WandbMirror:
 
         os.environ["WANDB_SILENT"] = "true"  # a wandb that may speak may also ask, and wait for the answer
         self.id = self.id or secrets.token_hex(4)
+        self.attempts += 1
+        if self.attempts > 1:
+            wandb.teardown()  # an attempt that failed still holds the id
+        if (mode or os.environ.get("WANDB_MODE", "online")) == "online":
+            _require_reachable(str(wandb.setup().settings.base_url))
         self.run = wandb.init(
             project=recipe.log.wandb_project,
             name=folder.name,
@@ -146,6 +156,14 @@ class WandbMirror:
                 f"W&B failed ({type(error).__name__}: {error}); the run goes on and {METRICS} has every row.",
                 stacklevel=2,
             )
+
+
+def _require_reachable(url: str) -> None:
+    """Raise OSError where nothing answers at ``url``; W&B itself would try for a quarter of a minute."""
+    parts = urlsplit(url)
+    if not any(name.lower().endswith("s_proxy") or name.lower() == "all_proxy" for name in os.environ):
+        port = parts.port or {"http": 80}.get(parts.scheme, 443)
+        socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS).close()
 
 
 def _for_wandb(pictures: Mapping[str, Image]) -> dict[str, Any]:

@@ -10,7 +10,14 @@ import wandb
 from PIL import Image
 
 from backbones.recipe import Log, Recipe
+from backbones.training import tracking
 from backbones.training.tracking import Tracker
+
+
+@pytest.fixture
+def reachable(monkeypatch):
+    """The W&B server seems to answer."""
+    monkeypatch.setattr(tracking, "_require_reachable", lambda _url: None)
 
 
 def rows(folder) -> list[dict]:
@@ -69,7 +76,7 @@ def test_wandb_offline_writes_a_run(tmp_path, monkeypatch):
     assert str(tracker.wandb_id) in written.name
 
 
-def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch):
+def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch, reachable):
     def refuse(**_):
         raise wandb.errors.CommError("no route to host")
 
@@ -80,7 +87,7 @@ def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch):
     assert rows(tmp_path) == [{"step": 1, "train/loss": 2.0}]
 
 
-def test_wandb_out_of_reach_goes_on_offline(tmp_path, monkeypatch):
+def test_wandb_out_of_reach_goes_on_offline(tmp_path, monkeypatch, reachable):
     monkeypatch.setenv("WANDB_SILENT", "true")
     start = wandb.init
 
@@ -202,3 +209,21 @@ def test_bytes_that_are_no_text_survive_a_resume(tmp_path):
     Tracker(tmp_path, Recipe()).rewind(20)
     assert b"caf\xe9" in (tmp_path / "summary.csv").read_bytes()
     assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_and_the_run_is_kept_offline(tmp_path, monkeypatch):
+    """W&B itself would try for 15 seconds, and then refuse to go on offline: "run ID is in use"."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    wandb.teardown()
+    modes: list[str | None] = []
+    start = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **settings: modes.append(settings["mode"]) or start(**settings))
+    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
+    with pytest.warns(UserWarning, match=r"W&B failed \(ConnectionRefusedError"), tracker.open(0):
+        tracker.log(1, {"train/loss": 2.0})
+    wandb.teardown()
+    assert modes == ["offline"]
+    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"train/loss" in written.read_bytes()
