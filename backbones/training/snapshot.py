@@ -32,7 +32,7 @@ from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import require_finite_weights
 from backbones.training.launch import precision_name
-from backbones.training.loop import Run, require_work_left
+from backbones.training.loop import Run, require_work_left, stop_if_not_finite
 from backbones.training.optim import load_optimizer, save_optimizer
 
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
@@ -79,6 +79,7 @@ class Snapshots:
             return
         decision = self.control.decide(run.step)
         if decision.save:
+            stop_if_not_finite(run)  # on a GPU, the host may not know yet
             self.write_last(run, {}, owes_validation=run.is_validation_due)
             self.control.note_save()
         if decision.signal:

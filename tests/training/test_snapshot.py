@@ -217,3 +217,13 @@ def test_the_checkpoints_that_are_kept_are_of_different_steps(tmp_path):
     fit(run)
     folders = sorted(tmp_path.glob("last*"))
     assert {folder.name: load_state(folder)["step"] for folder in folders} == {"last": 16, "last-1": 12, "last-2": 8}
+
+
+def test_a_bad_step_that_the_host_has_not_seen_yet_is_not_saved(tmp_path):
+    """On a GPU, norms stay on the device until a row is due."""
+    run, _ = run_in(tmp_path)
+    run.checkpoints.control = Control(run.accelerator, Saving(ckpt_minutes=None, ckpt_every=2))  # type: ignore[attr-defined]
+    run.step, run.report.norms = 2, {1: torch.tensor(1.0), 2: torch.tensor(math.nan)}
+    with pytest.raises(UserError, match="the loss or the gradient of step 2 is not finite"):
+        run.checkpoints.after_step(run)
+    assert not (tmp_path / "last").exists()
