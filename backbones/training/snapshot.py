@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import Tensor
 
 from backbones.errors import UserError
@@ -45,6 +46,9 @@ FREE = (
 )  # fmt: skip
 """Options that change nothing of what is computed."""
 
+MAX_FAILED_SAVES = 3
+"""Failures in a row that end a run."""
+
 State = dict[str, Any]
 """Everything in a checkpoint but weights, as plain types."""
 
@@ -72,6 +76,8 @@ class Snapshots:
     """Highest top-1 so far, in per cent."""
     last_step: int = -1
     """Step of ``last``, where this process has written it."""
+    failed_saves: int = 0
+    """Saves of ``last`` that failed, one after the other."""
 
     def after_step(self, run: Run) -> None:
         """Save where it is time to, or where a signal ends the run; then raise StoppedError, on every process."""
@@ -82,6 +88,8 @@ class Snapshots:
             stop_if_not_finite(run)  # on a GPU, the host may not know yet
             self.write_last(run, {}, owes_validation=run.is_validation_due)
             self.control.note_save()
+            if decision.signal and self.failed_saves:
+                raise UserError(f"stopped by a signal after step {run.step}, which could not be saved.")
         if decision.signal:
             raise self.control.stop(decision.signal)
 
@@ -100,14 +108,30 @@ class Snapshots:
         state = self.training_state(run) | {"owes_validation": owes_validation, "schema": SCHEMA}
         if run.accelerator.is_main_process:
             is_new = run.step != self.last_step  # the same step with its figures takes the place of itself
-            self._write(LAST, run, evaluations, state, kept=self.recipe.saving.checkpoint_hist - 1 if is_new else 0)
-            self.last_step = run.step
+            kept = self.recipe.saving.checkpoint_hist - 1 if is_new else 0
+            with self._forgiving_failures(run):
+                self._write(LAST, run, evaluations, state, kept=kept)
+                self.last_step, self.failed_saves = run.step, 0
+
+    @contextmanager
+    def _forgiving_failures(self, run: Run) -> Iterator[None]:
+        """Warn where a save fails, as on a full disk, and keep the checkpoints before. Many failures end the run."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            self.failed_saves += 1
+            reason = str(error).strip().splitlines()[0]
+            message = f"step {run.step} cannot be saved to {self.folder}: {reason}"
+            if self.failed_saves >= MAX_FAILED_SAVES:
+                raise UserError(f"{message}. It was attempt {self.failed_saves} in a row.") from error
+            run.report.say("warning", f"{message}; the checkpoints before are kept, and the next save tries again")
 
     def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
         """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
         self.best_top1 = list(evaluations.values())[-1].top1
         if run.accelerator.is_main_process:
-            self._write("best", run, evaluations, None, kept=0)
+            with self._forgiving_failures(run):
+                self._write("best", run, evaluations, None, kept=0)
 
     def _write(
         self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None, *, kept: int

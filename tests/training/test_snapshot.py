@@ -1,7 +1,9 @@
 """A checkpoint holds all that a run needs to go on as the same run, wherever in an epoch it was written."""
 
+import errno
 import json
 import math
+import resource
 import signal
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 from backbones.errors import UserError
 from backbones.recipe import Log, Recipe, Saving
+from backbones.training import snapshot
 from backbones.training.checkpoint import MODEL, load_state, read_description
 from backbones.training.control import Control, Decision, StoppedError
 from backbones.training.loop import Run, fit
@@ -227,3 +230,56 @@ def test_a_bad_step_that_the_host_has_not_seen_yet_is_not_saved(tmp_path):
     with pytest.raises(UserError, match="the loss or the gradient of step 2 is not finite"):
         run.checkpoints.after_step(run)
     assert not (tmp_path / "last").exists()
+
+
+def full_disk(*_args, **_options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_checkpoints_and_not_the_run(tmp_path, monkeypatch, capsys):
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "save_checkpoint", full_disk)
+        train(run)
+        run.checkpoints.write_last(run, {}, owes_validation=False)
+    assert "warning     step 8 cannot be saved" in capsys.readouterr().out
+    assert load_state(tmp_path / "last")["step"] == 4
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    assert load_state(tmp_path / "last")["step"] == 8
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_says_why(tmp_path, monkeypatch):
+    run, _ = run_in(tmp_path)
+    monkeypatch.setattr(snapshot, "save_checkpoint", full_disk)
+    for _ in range(2):
+        run.checkpoints.write_last(run, {}, owes_validation=False)
+    with pytest.raises(UserError, match=r"No space left on device. It was attempt 3 in a row"):
+        run.checkpoints.write_last(run, {}, owes_validation=False)
+
+
+def test_a_run_that_a_signal_ends_does_not_claim_a_save_that_failed(tmp_path, monkeypatch):
+    run, _ = run_in(tmp_path)
+    run.checkpoints.control = stopping_control(2, signal.SIGTERM)  # type: ignore[attr-defined]
+    monkeypatch.setattr(snapshot, "save_checkpoint", full_disk)
+    with pytest.raises(UserError, match="stopped by a signal after step 2, which could not be saved"):
+        fit(run)
+
+
+def test_a_file_limit_in_the_middle_of_a_save_leaves_the_checkpoint_before(tmp_path):
+    """A real limit of the system, which safetensors and torch meet in their own ways."""
+    run, _ = run_in(tmp_path)
+    train(run)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        run.step += 1
+        run.checkpoints.write_last(run, {}, owes_validation=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.glob("last*")] == ["last"]
+    assert load_state(tmp_path / "last")["step"] == 4
