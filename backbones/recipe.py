@@ -46,7 +46,7 @@ def require_positive(group: object, prefix: str, *options: str) -> None:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the input of the network; part of the checkpoint, so that evaluation does the same."""
+    """Preprocessing of an image; saved in the checkpoint, so that evaluation repeats it."""
 
     protocol: Protocol = "darknet"
     """Resize and crop in evaluation. darknet: short side to img_size with aligned corners and no antialiasing, then the
@@ -293,9 +293,7 @@ class Saving:
     """Checkpoints that are kept: last, last-1 and so on. The best one is kept as well."""
 
     def __post_init__(self) -> None:
-        for option in ("ckpt_minutes", "ckpt_every"):
-            value = getattr(self, option)
-            require(value is None or value > 0, f"saving.{option}", value, "must be positive")
+        require_positive(self, "saving.", "ckpt_minutes", "ckpt_every")
         require(self.checkpoint_hist >= 2, "saving.checkpoint_hist", self.checkpoint_hist, "must be at least 2")
 
 
@@ -325,7 +323,8 @@ class Recipe:
     output: str | None = None
     """Run folder, new or empty; unset: runs/DATE-TIME-MODEL."""
     resume: str | None = None
-    """Run folder or checkpoint of a run to continue, with its recipe where the command line does not differ."""
+    """Run folder or checkpoint of a run to continue, with its recipe where the command line does not differ. auto: the
+    newest sound checkpoint in the folder of --output, or a new run where there is none."""
     batch_size: int = 128
     """Images per optimizer step, over all processes and accumulation steps together."""
     grad_accum_steps: int = 1
@@ -359,7 +358,7 @@ class Recipe:
     log_wandb: bool = False
     """Send every logged row to Weights & Biases, too; the run folder always has all rows."""
     val_interval: int = 1
-    """Epochs between two validations (and checkpoints); the last epoch always has one."""
+    """Epochs between two validations; the last epoch always has one."""
     preprocess: Preprocess = field(default_factory=Preprocess)
     """Input of the network."""
     augment: Augment = field(default_factory=Augment)

@@ -1,6 +1,5 @@
 """List of excluded images, written by a person or `verify`: quarantine.tsv in the folder of the data set."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
@@ -10,7 +9,7 @@ import numpy as np
 
 from backbones.dataset.index import Index, some
 from backbones.errors import UserError
-from backbones.files import write_text
+from backbones.files import read_text, write_text
 
 FILE = "quarantine.tsv"
 
@@ -35,7 +34,7 @@ def read_quarantine(data_dir: str | Path) -> Entries:
     entries: Entries = {split: {} for split in SPLITS}
     if not file.exists():
         return entries
-    lines = [line.rstrip("\r") for line in os.fsdecode(file.read_bytes()).split("\n")]
+    lines = [line.rstrip("\r") for line in read_text(file).split("\n")]
     if tuple(lines[0].split("\t")) != COLUMN_NAMES:
         raise UserError(f"{file}, line 1: expected {', '.join(COLUMN_NAMES)} with tabs between.")
     for number, line in enumerate(lines[1:], start=2):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backbones.errors import UserError
-from backbones.files import OLD, json_text, new_folder
+from backbones.files import OLD, earlier, json_text, new_folder
 
 FORMAT = 1
 MODEL, EMA, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state.pt", "manifest.json"
@@ -120,11 +120,11 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path.parent if path.name == STATE else path
-    for folder in (path, path.with_name(path.name + OLD), path / LAST, path / f"{LAST}{OLD}", path / f"{LAST}-1"):
+    for folder in (path, path.with_name(path.name + OLD), path / LAST, path / f"{LAST}{OLD}", earlier(path / LAST, 1)):
         if (folder / MODEL).is_file():
             return folder
     if path.exists():
-        raise UserError(f"{path} holds no checkpoint: expected {MODEL} in it or in {path / 'last'}.")
+        raise UserError(f"{path} holds no checkpoint: expected {MODEL} in it or in {path / LAST}.")
     near = [str(other) for other in path.parent.glob(f"{path.name[:3]}*")][:3] if path.parent.is_dir() else []
     raise UserError(f"there is no {path}." + (f" Did you mean {', '.join(near)}?" if near else ""))
 

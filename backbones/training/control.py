@@ -24,7 +24,6 @@ PREEMPTED = 75
 SIGNALS = {signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED, signal.SIGINT: INTERRUPTED}
 """Signals that end a run after the current step, and the exit statuses."""
 
-
 TIMEOUT_TEXTS = r"[Tt]imed out|[Tt]imeout|[Cc]onnection (closed|reset)"
 """Texts in the errors of gloo and NCCL where another process does not answer."""
 
@@ -42,7 +41,7 @@ class StoppedError(UserError):
 
 
 class Decision(NamedTuple):
-    """What all processes do after a step."""
+    """Decision of all processes after a step."""
 
     save: bool
     signal: int

@@ -132,9 +132,7 @@ class Report:
             return
         loss = self._mean_over_processes(torch.stack(self.losses).mean())
         if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} at step {step}; nothing was saved since the last validation. {REMEDY}"
-            )
+            raise UserError(f"the training loss is {loss} at step {step}. {REMEDY}")
         self._sum_counters()
         moment, speed = self._moment("interval", step), self.stopwatch.read()
         train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}
