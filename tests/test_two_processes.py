@@ -1,6 +1,7 @@
 """Two real processes over gloo, as `accelerate launch` starts them: disjoint shards, equal weights, equal figures."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_two_ranks_make_the_steps_of_one(ranks, alone):
     """Without batch normalization (its statistics are per rank) only the order of summation differs."""
     for key, value in alone["plain"][0].items():
         assert torch.allclose(value, ranks[0]["plain"][0][key], atol=1e-5), key
+
+
+def test_a_signal_to_one_rank_is_the_signal_of_all(ranks, alone):
+    """A scheduler may tell one process of a job only; the other must not wait for it in the next step."""
+    expected = [(False, 0), (True, signal.SIGTERM)]
+    assert [rank["decisions"] for rank in ranks] == [expected, expected]
+    assert alone["decisions"] == expected
 
 
 @pytest.fixture(scope="module")

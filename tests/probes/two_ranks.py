@@ -3,18 +3,22 @@
 Arguments: data folder, output folder. Each rank writes rank<R>.pt.
 """
 
+import os
+import signal
 import sys
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from backbones.assembly.run import create_report, splits, train_loader, val_loader
 from backbones.data.mixing import Mixer
-from backbones.recipe import Optim, Recipe
+from backbones.recipe import Optim, Recipe, Saving
+from backbones.training.control import Control, Decision
 from backbones.training.launch import create_accelerator
 from backbones.training.loop import Run, fit
 from backbones.training.optim import create_optimizer
@@ -85,6 +89,16 @@ def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
     return {key: value.clone() for key, value in run.plain_model.state_dict().items()}, evaluation.top1
 
 
+def decisions(accelerator: Accelerator) -> list[Decision]:
+    """Return what this rank does after step 1, and after step 2, before which the last rank alone got a signal."""
+    control = Control(accelerator, Saving(ckpt_minutes=None))
+    with control.listening():
+        before = control.decide(1)
+        if accelerator.is_last_process:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [before, control.decide(2)]
+
+
 def report(data: str) -> dict:
     """Return what this rank saw in an epoch and in validation, and what it trained."""
     recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
@@ -101,6 +115,7 @@ def report(data: str) -> dict:
         "validation": validation,
         "plain": trained(data, norm=False),
         "norm": trained(data, norm=True),
+        "decisions": [tuple(decision) for decision in decisions(accelerator)],
     }
 
 
