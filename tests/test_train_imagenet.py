@@ -493,11 +493,13 @@ def test_resume_auto_begins_a_run_and_goes_on_with_it(train, folder):
     assert load_state(folder / "last")["step"] == 12
 
 
-def test_resume_auto_names_what_it_skips(train, folder, capsys):
+@pytest.mark.parametrize("lost", ["model.safetensors", "manifest.json"])
+def test_resume_auto_names_what_it_skips(train, folder, capsys, lost):
     train("--epochs", "2")
-    (folder / "last" / "model.safetensors").unlink()
+    (folder / "last" / lost).unlink()
     train("--resume", "auto", "--epochs", "3")
-    assert f"skipped     {folder}/last is damaged: model.safetensors is missing" in capsys.readouterr().out
+    assert f"skipped     {folder}/last is damaged: {lost} is missing" in capsys.readouterr().out
+    assert load_state(folder / "last")["step"] == 12
 
 
 def test_resume_auto_needs_a_folder(image_folder):

@@ -95,8 +95,7 @@ def find_resumable(run: Path) -> tuple[Path | None, list[UserError]]:
     for folder in (run / LAST, run / f"{LAST}{OLD}", *older):
         if folder.is_dir():
             try:
-                verify_checkpoint(folder)
-                load_state(folder)
+                load_sound_state(folder)
                 return folder, faults
             except UserError as error:
                 faults.append(error)
@@ -186,6 +185,15 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} cannot be read: {reason}") from error
+
+
+def load_sound_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the training state of a checkpoint folder. Raises UserError where any of its files is damaged."""
+    verify_checkpoint(checkpoint)
+    state = load_state(checkpoint)
+    if state.get("schema", 1) >= SCHEMA and not (checkpoint / MANIFEST).is_file():
+        raise UserError(f"{checkpoint} is damaged: {MANIFEST} is missing.{_OTHERS}")
+    return state
 
 
 def _measure(file: Path) -> dict[str, Any]:

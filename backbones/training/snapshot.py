@@ -19,14 +19,12 @@ from backbones.recipe import Recipe, differences
 from backbones.training.checkpoint import (
     EMA,
     LAST,
-    MANIFEST,
     SCHEMA,
     Weights,
     find_checkpoint,
-    load_state,
+    load_sound_state,
     load_weights,
     save_checkpoint,
-    verify_checkpoint,
     weights_file,
 )
 from backbones.training.control import Control
@@ -244,10 +242,7 @@ def read_state(
     if recipe.resume is None:
         return NEW_RUN, {}
     checkpoint = find_checkpoint(Path(recipe.resume))
-    verify_checkpoint(checkpoint)
-    state = _current_form(load_state(checkpoint))
-    if state.get("schema", 1) >= SCHEMA and not (checkpoint / MANIFEST).is_file():
-        raise UserError(f"{checkpoint} is damaged: {MANIFEST} is missing. --resume auto takes the newest sound one.")
+    state = _current_form(load_sound_state(checkpoint))
     changed = differences(state["recipe"], recipe.to_dict())
     _require_same_run(state, changed, train)
     changed |= differences(state["surroundings"], surroundings(accelerator, val))
