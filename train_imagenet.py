@@ -19,9 +19,9 @@ from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import Run, fit
-from backbones.training.run_folder import AUTO, choose_run_folder, claimed, find_automatically, recipe_of
+from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
 from backbones.training.snapshot import read_state
-from backbones.training.status import reported_status
+from backbones.training.status import report_status
 from backbones.training.tracking import Tracker
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
-    with control.listening(), recorded(run, folder), control.explaining_hangs():
+    with control.listening(), record(run, folder), control.explaining_hangs():
         introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
@@ -60,13 +60,13 @@ def main(argv: Sequence[str]) -> Evaluation:
 
 
 @contextmanager
-def recorded(run: Run, folder: Path) -> Iterator[None]:
+def record(run: Run, folder: Path) -> Iterator[None]:
     """On the first process, own the run folder and log to it while the run lasts."""
     tracker = run.report.tracker
     if tracker is None:
         yield
         return
-    with claimed(folder, run.recipe), reported_status(folder, lambda: run.step), tracker.open(run.step):
+    with claim(folder, run.recipe), report_status(folder, lambda: run.step), tracker.open(run.step):
         yield
 
 

@@ -32,7 +32,7 @@ def say(label: str, text: object = "") -> None:
 
 def write(text: str) -> None:
     """Print text as it is. Characters that the terminal cannot encode are escaped."""
-    STDOUT.console.print(STDOUT.escaped(text))
+    STDOUT.console.print(STDOUT.escape(text))
 
 
 def table(rows: Sequence[Sequence[object]], align: str) -> str:
@@ -83,9 +83,9 @@ class Task:
         self.shown = time.perf_counter()
         if self.display.is_live:
             text = " ".join(self._fitting(figures))
-            self.display.bars.update(self.bar, description=self.what, figures=self.display.escaped(text))
+            self.display.bars.update(self.bar, description=self.what, figures=self.display.escape(text))
         else:
-            self.display.console.print(self.display.escaped("  ".join(self._line(figures))))
+            self.display.console.print(self.display.escape("  ".join(self._line(figures))))
 
     def _line(self, figures: Sequence[str]) -> Iterator[str]:
         task = self.display.bars.tasks[self.display.bars.task_ids.index(self.bar)]
@@ -134,7 +134,7 @@ class Display:
             if self.bars.live.is_started and not self.bars.tasks:
                 self.bars.stop()
 
-    def escaped(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """Return text that the stream can encode."""
         encoding = self.console.encoding
         return text.encode(encoding, errors="backslashreplace").decode(encoding)

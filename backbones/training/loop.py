@@ -192,7 +192,7 @@ def validate_and_save(run: Run) -> Evaluation:
     if not math.isfinite(headline.loss):
         raise UserError(f"the loss of the validation at step {run.step} is {headline.loss}. {REMEDY}")
     is_best = headline.top1 > run.checkpoints.best_top1
-    run.report.validated(run.step, evaluations, is_best=is_best)
+    run.report.log_validation(run.step, evaluations, is_best=is_best)
     if is_best:
         run.checkpoints.write_best(run, evaluations)
     run.checkpoints.write_last(run, evaluations, owes_validation=False)

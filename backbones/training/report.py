@@ -143,7 +143,7 @@ class Report:
         self.norms.clear()
         self.stopwatch.restart()
 
-    def validated(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
+    def log_validation(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
         """Print and log the figures of a validation; ``evaluations`` are by name, such as ``val_ema``."""
         moment = self._moment("validation", step)
         for name, evaluation in evaluations.items():

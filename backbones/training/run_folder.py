@@ -41,7 +41,7 @@ def choose_run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+def claim(folder: Path, recipe: Recipe) -> Iterator[None]:
     """Own the folder while the run lasts, and write the recipe: ``--config FOLDER/recipe.yaml`` repeats the run.
 
     Raises ``UserError`` when another process owns it, or, for a new run, has used it in the meantime.

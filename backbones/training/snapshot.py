@@ -107,12 +107,12 @@ class Snapshots:
         if run.accelerator.is_main_process:
             is_new = run.step != self.last_step  # the same step with its figures takes the place of itself
             kept = self.recipe.saving.checkpoint_hist - 1 if is_new else 0
-            with self._forgiving_failures(run):
+            with self._tolerate_failures(run):
                 self._write(LAST, run, evaluations, state, kept=kept)
                 self.last_step, self.failed_saves = run.step, 0
 
     @contextmanager
-    def _forgiving_failures(self, run: Run) -> Iterator[None]:
+    def _tolerate_failures(self, run: Run) -> Iterator[None]:
         """Warn where a save fails, as on a full disk, and keep the checkpoints before. Many failures end the run."""
         try:
             yield
@@ -128,7 +128,7 @@ class Snapshots:
         """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
         self.best_top1 = list(evaluations.values())[-1].top1
         if run.accelerator.is_main_process:
-            with self._forgiving_failures(run):
+            with self._tolerate_failures(run):
                 self._write("best", run, evaluations, None, kept=0)
 
     def _write(

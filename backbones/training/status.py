@@ -15,7 +15,7 @@ State = Literal["running", "preempted", "finished", "failed"]
 
 
 @contextmanager
-def reported_status(folder: Path, step: Callable[[], int]) -> Iterator[None]:
+def report_status(folder: Path, step: Callable[[], int]) -> Iterator[None]:
     """Write "running" at the start of the block, and at its end whether the run finished, was preempted or failed."""
     write_status(folder, "running", step())
     try:

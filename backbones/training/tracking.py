@@ -111,17 +111,17 @@ class WandbMirror:
         self.attempts = 0
         for mode in dict.fromkeys((recipe.log.wandb_mode, "offline")):  # offline can be synced later
             if self.run is None:
-                self._guarded(lambda mode=mode: self._start(folder, recipe, mode))
+                self._attempt(lambda mode=mode: self._start(folder, recipe, mode))
 
     def log(self, step: int, numbers: Mapping[str, Any], pictures: Mapping[str, Image]) -> None:
         """Send one row; W&B's own step counter is not used, so that a resumed run may repeat a step."""
         if self.run is not None:
-            self._guarded(lambda: self.run.log({"step": step, **numbers, **_for_wandb(pictures)}))
+            self._attempt(lambda: self.run.log({"step": step, **numbers, **_for_wandb(pictures)}))
 
     def close(self) -> None:
         """Upload what is left."""
         if self.run is not None:
-            self._guarded(self.run.finish)
+            self._attempt(self.run.finish)
 
     def _start(self, folder: Path, recipe: Recipe, mode: str | None) -> None:
         import wandb  # noqa: PLC0415 (only when asked for)
@@ -147,7 +147,7 @@ class WandbMirror:
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
 
-    def _guarded(self, action: Callable[[], Any]) -> None:
+    def _attempt(self, action: Callable[[], Any]) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001 (whatever W&B raises, the run goes on)

@@ -58,7 +58,7 @@ def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):
 
     report = make_report(tmp_path, contributions=[watch])
     step(report, 2, 1.0)
-    report.validated(2, {"val": FIGURES}, is_best=True)
+    report.log_validation(2, {"val": FIGURES}, is_best=True)
     interval, validation = rows(tmp_path)
     assert interval["gpu/memory"] == 7
     assert validation["val/top1"] == 50.0
@@ -96,7 +96,7 @@ def test_the_summary_has_the_mean_loss_since_the_last_validation(tmp_path):
     for validation, losses in enumerate([(1.0, 3.0), (5.0, 6.0)]):
         for number, loss in enumerate(losses, start=1):
             step(report, 4 * validation + 2 * number, loss)
-        report.validated(4 * validation + 4, {"val": FIGURES}, is_best=False)
+        report.log_validation(4 * validation + 4, {"val": FIGURES}, is_best=False)
     lines = (tmp_path / "summary.csv").read_text().splitlines()
     assert [line.split(",")[1:4] for line in lines[1:]] == [["4", "2.0", "0.004"], ["8", "5.5", "0.008"]]
 
@@ -131,7 +131,7 @@ def test_a_validation_moves_the_display_and_shows_top1_so_far(monkeypatch, capsy
 
 
 def test_figures_are_printed_with_their_epoch(capsys):
-    make_report().validated(20, {"val": FIGURES, "val_ema": FIGURES}, is_best=True)
+    make_report().log_validation(20, {"val": FIGURES, "val_ema": FIGURES}, is_best=True)
     assert capsys.readouterr().out.splitlines() == [
         "epoch   2  val      top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",
         "epoch   2  val_ema  top-1 50.000 %  top-5 75.000 %  loss 1.2500  n 40  best",

@@ -8,7 +8,7 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import save_checkpoint
-from backbones.training.run_folder import choose_run_folder, claimed, recipe_of
+from backbones.training.run_folder import choose_run_folder, claim, recipe_of
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -20,7 +20,7 @@ def choose(**fields):
 @pytest.fixture
 def old_run(tmp_path):
     folder = tmp_path / "old"
-    with claimed(folder, Recipe(lr=0.5)):
+    with claim(folder, Recipe(lr=0.5)):
         pass
     save_checkpoint(folder / "last", {"w": torch.zeros(1)}, {}, state={"step": 1})
     return folder
@@ -45,27 +45,27 @@ def test_a_folder_in_use_is_refused(old_run):
 
 
 def test_a_run_that_never_reached_a_checkpoint_frees_its_folder(tmp_path):
-    with claimed(tmp_path / "run", Recipe()):
+    with claim(tmp_path / "run", Recipe()):
         (tmp_path / "run" / "metrics.jsonl").write_text("{}")
     assert choose(output=tmp_path / "run") == tmp_path / "run"
-    with claimed(tmp_path / "run", Recipe()):
+    with claim(tmp_path / "run", Recipe()):
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_folder_has_one_owner_at_a_time(old_run):
     recipe = Recipe(resume=str(old_run))
     with (
-        claimed(old_run, recipe),
+        claim(old_run, recipe),
         pytest.raises(UserError, match=r"belongs to a run that is still going \(process \d+ on \S+\)"),
-        claimed(old_run, recipe),
+        claim(old_run, recipe),
     ):
         pass
-    with claimed(old_run, recipe):
+    with claim(old_run, recipe):
         pass
 
 
 def test_a_folder_that_was_taken_in_the_meantime_is_refused(old_run):
-    with pytest.raises(UserError, match="already in use"), claimed(old_run, Recipe()):
+    with pytest.raises(UserError, match="already in use"), claim(old_run, Recipe()):
         pass
     assert parse(Recipe, [], config=old_run / "recipe.yaml").lr == 0.5
 
@@ -105,5 +105,5 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line():
 def test_what_a_killed_save_left_does_not_keep_a_folder_and_is_removed(tmp_path):
     (tmp_path / "last.0a1b2c3d.partial").mkdir()
     assert choose(output=tmp_path) == tmp_path
-    with claimed(tmp_path, Recipe()):
+    with claim(tmp_path, Recipe()):
         assert not list(tmp_path.glob("*.partial"))

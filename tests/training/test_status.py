@@ -8,7 +8,7 @@ import pytest
 
 from backbones.errors import UserError
 from backbones.training.control import StoppedError
-from backbones.training.status import reported_status
+from backbones.training.status import report_status
 
 
 def status(folder) -> dict:
@@ -17,7 +17,7 @@ def status(folder) -> dict:
 
 def test_a_run_is_running_and_then_finished(tmp_path):
     steps = iter([3, 8])
-    with reported_status(tmp_path, lambda: next(steps)):
+    with report_status(tmp_path, lambda: next(steps)):
         assert (status(tmp_path)["state"], status(tmp_path)["step"]) == ("running", 3)
     assert (status(tmp_path)["state"], status(tmp_path)["step"]) == ("finished", 8)
     assert abs(status(tmp_path)["time"] - time.time()) < 60
@@ -33,6 +33,6 @@ def test_a_run_is_running_and_then_finished(tmp_path):
     ],
 )
 def test_the_end_of_a_run_is_told(tmp_path, error, state):
-    with pytest.raises(type(error)), reported_status(tmp_path, lambda: 5):
+    with pytest.raises(type(error)), report_status(tmp_path, lambda: 5):
         raise error
     assert (status(tmp_path)["state"], status(tmp_path)["step"]) == (state, 5)
