@@ -20,9 +20,9 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_loader, set_parsing_settings
 
 from backbones import strict_yaml
+from backbones.contradictions import CONTRADICTIONS
 from backbones.errors import UserError, did_you_mean
 from backbones.foreign_options import FLAG_HINTS, FOREIGN
-from backbones.recipe import CONTRADICTIONS
 
 T = TypeVar("T")
 Kinds = dict[str, Any]

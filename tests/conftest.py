@@ -17,6 +17,15 @@ from tests.dataset.make_sources import Images, make_images
 CLASSES = ("ant", "bee", "cow", "dog")
 
 
+class Clock:
+    """A clock that tells ``now``."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quiet_machine():
     """One thread per process: the tests run side by side."""
@@ -29,6 +38,26 @@ def fresh_accelerate():
     accelerate_state.reset()
     yield
     accelerate_state.reset()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], str]:
+    """The function that writes a config file and returns its path: config(text)."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of stopwatches and progress displays, which only moves when told to."""
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    return clock
 
 
 @pytest.fixture(scope="session")

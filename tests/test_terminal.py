@@ -15,21 +15,6 @@ from backbones import terminal
 from backbones.terminal import Display, say, table, write
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when told to."""
-
-    class Clock:
-        now = 100.0
-
-        def __call__(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(terminal.time, "perf_counter", clock)
-    return clock
-
-
 def display_on_terminal(width: int = 80) -> tuple[Display, io.StringIO]:
     stream = io.StringIO()
     display = Display()

@@ -2,23 +2,7 @@
 
 import pytest
 
-from backbones.training import stopwatch
 from backbones.training.stopwatch import Stopwatch
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when told to."""
-
-    class Clock:
-        now = 100.0
-
-        def __call__(self) -> float:
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(stopwatch.time, "perf_counter", clock)
-    return clock
 
 
 def test_waiting_for_data_and_images_per_second_are_measured(clock):
