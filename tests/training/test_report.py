@@ -1,5 +1,6 @@
 """A run says and logs what it did: its own figures, and those that other parts contribute."""
 
+import csv
 import json
 import math
 import re
@@ -47,6 +48,17 @@ def test_a_row_has_the_mean_loss_the_rate_and_the_place_in_the_run(tmp_path):
     assert {key: row[key] for key in ("step", "epoch", "images_seen", "train/loss", "train/lr")} == {
         "step": 2, "epoch": 0.2, "images_seen": 16, "train/loss": 3.0, "train/lr": 0.002,
     }  # fmt: skip
+
+
+def test_the_loss_of_an_epoch_weighs_every_micro_batch_alike(tmp_path):
+    """The last row of an epoch can be shorter: (1 + 1 + 4) / 3."""
+    report = make_report(tmp_path)
+    step(report, 2, 1.0, 1.0)
+    step(report, 4, 4.0)
+    report.log_validation(4, {"val": FIGURES}, is_best=True)
+    with (tmp_path / "summary.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["train/loss"]) == 2.0
 
 
 def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):

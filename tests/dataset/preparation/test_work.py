@@ -1,6 +1,7 @@
 """Work is what is missing in the folder of a request."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def test_the_folder_of_another_request_is_refused_with_the_difference(source: st
     assert json.loads((tmp_path / "out" / "prepare.json").read_text())["resize"] == 45
     with pytest.raises(UserError, match="begun in another way: resize was 45, now 44"):
         start(source, tmp_path / "out", resize=44)
+
+
+def test_a_shard_with_other_images_under_the_right_name_is_not_taken_for_ours(source: str, tmp_path: Path) -> None:
+    finish(start(source, tmp_path / "other", resize=45, seed=1, per_class=6))
+    work = start(source, tmp_path / "out", resize=45)
+    shutil.copy(tmp_path / "other" / "val-000000.tar", tmp_path / "out" / "train-000000.tar")
+    with pytest.raises(UserError, match="the shards of train are not those that were written"):
+        finish(work)
+    assert not (tmp_path / "out" / "train.npz").exists()

@@ -134,6 +134,7 @@ FINE = {
     "progressive JPEG": (encoded(progressive=True), "a.jpg", "JPEG RGB", Remark.PROGRESSIVE),
     "JPEG with trailing garbage": (encoded() + b"garbage", "a.jpg", "JPEG RGB", Remark.TRAILING),
     "turned JPEG": (with_orientation(6), "a.jpg", "JPEG RGB", Remark.TURNED),
+    "mirrored JPEG": (with_orientation(2), "a.jpg", "JPEG RGB", Remark.TURNED),
     "upright JPEG": (with_orientation(1), "a.jpg", "JPEG RGB", NONE),
     "JPEG with damaged EXIF": (encoded(exif=b"Exif\0\0II*\0\xff\xff"), "a.jpg", "JPEG RGB", NONE),
     "PNG": (PNG, "a.png", "PNG RGB", NONE),
