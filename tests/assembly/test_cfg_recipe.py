@@ -7,35 +7,9 @@ import yaml
 
 from backbones.assembly.cfg_recipe import recipe_text
 from backbones.errors import UserError
+from tests.darknet.tiny_cfg import NET, write_tiny_cfg
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
-CFG = """[net]
-height=32
-width=32
-channels=3
-{net}
-[conv]
-batch_normalize=1
-filters=4
-size=3
-stride=4
-pad=1
-activation=mish
-[conv]
-filters=4
-activation=linear
-[shortcut]
-from=-2
-weights_type=per_feature
-weights_normalizion=softmax
-{shortcut}
-[avgpool]
-[conv]
-filters=10
-activation=linear
-[softmax]
-"""
-NET = "batch=64\nsubdivisions=4\nlearning_rate=0.05\npolicy=poly\npower=4\nmax_batches=500\nburn_in=20\nhue=.1\n"
 
 
 @pytest.fixture
@@ -43,8 +17,8 @@ def read(tmp_path):
     """Return the recipe of a small cfg."""
 
     def read(net: str = NET, shortcut: str = "") -> dict:
-        (tmp_path / "tiny.cfg").write_text(CFG.format(net=net, shortcut=shortcut))
-        return yaml.safe_load(recipe_text(str(tmp_path / "tiny.cfg")))
+        file = write_tiny_cfg(tmp_path / "tiny.cfg", net=net, shortcut=shortcut)
+        return yaml.safe_load(recipe_text(str(file)))
 
     return read
 

@@ -18,43 +18,15 @@ from backbones.darknet.network import load_cfg
 from backbones.darknet.weights import WeightsHeader, save_weights
 from backbones.errors import UserError
 from backbones.recipe import Recipe
+from tests.darknet.tiny_cfg import NET, write_tiny_cfg
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
-CFG = """[net]
-height=32
-width=32
-channels=3
-{net}
-[conv]
-batch_normalize=1
-filters=4
-size=3
-stride=4
-pad=1
-activation=mish
-[conv]
-filters=4
-activation=linear
-[shortcut]
-from=-2
-weights_type=per_feature
-weights_normalizion=softmax
-{shortcut}
-[avgpool]
-[conv]
-filters={classes}
-activation=linear
-[softmax]
-"""
-NET = "batch=64\nsubdivisions=4\nlearning_rate=0.05\npolicy=poly\npower=4\nmax_batches=500\nburn_in=20\nhue=.1\n"
 
 
 @pytest.fixture
 def cfg(tmp_path):
     def write(classes: int = 1000, net: str = NET, shortcut: str = "") -> Path:
-        file = tmp_path / "tiny.cfg"
-        file.write_text(CFG.format(classes=classes, net=net, shortcut=shortcut))
-        return file
+        return write_tiny_cfg(tmp_path / "tiny.cfg", classes=classes, net=net, shortcut=shortcut)
 
     return write
 

@@ -9,26 +9,9 @@ from backbones.__main__ import main
 from backbones.commands.inspect.command import table
 from backbones.commands.inspect.fusion import Branch, fusion_report
 from backbones.darknet.network import load_cfg
-from backbones.darknet.trace import trace
 from backbones.darknet.weights import save_weights
 from backbones.errors import UserError, exit_on_user_error
-from backbones.layers import WeightedShortcut
-
-IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-
-
-def shortcut(model, layer: int) -> WeightedShortcut:
-    module = trace(model).modules[layer]
-    assert isinstance(module, WeightedShortcut)
-    return module
-
-
-@torch.no_grad()
-def with_weights(layer: int, *values: float, name: str = "csresnext50_ws"):
-    model = backbones.create_model(name, num_classes=4)
-    weight = shortcut(model, layer).weight
-    weight.copy_(torch.tensor(values)[:, None].expand_as(weight))
-    return model
+from tests.commands.inspect.make_networks import IMAGES, shortcut, with_weights
 
 
 def test_the_dead_layer_27_of_the_thread_is_named(tmp_path, capsys):
