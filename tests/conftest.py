@@ -13,6 +13,8 @@ from backbones.dataset.sources.folder import scan_folder
 from tests import accelerate_state
 from tests.dataset.make_pictures import save_image, write_split
 from tests.dataset.make_sources import Images, make_images
+from tests.tiny_runs import TINY
+from train_imagenet import main
 
 CLASSES = ("ant", "bee", "cow", "dog")
 
@@ -73,6 +75,23 @@ def image_folder(tmp_path_factory) -> Path:
                 noise[..., label % 3] += 60 + 60 * (label // 3)
                 Image.fromarray(noise.astype(np.uint8)).save(root / split / name / f"{number:03d}.jpg", quality=92)
     return root
+
+
+@pytest.fixture
+def train(image_folder, tmp_path, fresh_accelerate):
+    """The function that trains in this process: train(*words, data=, output=); options given later win."""
+
+    def run(*words: str, data: Path = image_folder, output: Path | None = None):
+        accelerate_state.reset()
+        return main([*TINY, "--data-dir", str(data), "--output", str(output or tmp_path / "run"), *words])
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The run folder of `train`."""
+    return tmp_path / "run"
 
 
 @pytest.fixture
