@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -88,16 +89,19 @@ class Task:
             self.display.console.print(self.display.escape("  ".join(self._line(figures))))
 
     def _line(self, figures: Sequence[str]) -> Iterator[str]:
-        task = self.display.bars.tasks[self.display.bars.task_ids.index(self.bar)]
+        task = self._find_bar()
         yield self.what
         yield f"{task.completed:.0f}/{task.total:.0f} {self.unit}"
         yield from figures
         if task.time_remaining is not None:
             yield f"ETA {timedelta(seconds=round(task.time_remaining))}"
 
+    def _find_bar(self) -> progress.Task:
+        return self.display.bars.tasks[self.display.bars.task_ids.index(self.bar)]
+
     def _fitting(self, figures: Sequence[str]) -> Iterator[str]:
         """Yield the figures that leave room for the bar."""
-        task = self.display.bars.tasks[self.display.bars.task_ids.index(self.bar)]
+        task = self._find_bar()
         counts = 2 * len(f"{task.total:.0f}") + 1
         left = self.display.console.width - len(self.what) - counts - TIME_WIDTH - MIN_BAR_WIDTH - 4
         for figure in figures:
