@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +77,26 @@ class Checkpoints(Protocol):
     def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
         """Write the weights of the best validation."""
         ...
+
+
+class NoCheckpoints:
+    """Checkpoints of a run that is only measured: it saves nothing."""
+
+    best_top1 = math.inf
+    folder = Path(gettempdir())
+
+    def write_last(self, run: "Run", evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
+        """Do nothing."""
+
+    def after_step(self, run: "Run") -> None:
+        """Do nothing."""
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
+        """Do nothing."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import nn
 from backbones.assembly.run import build_model, build_run, make_ema, splits, train_loader, val_loader
 from backbones.errors import UserError
 from backbones.recipe import Ema, Optim, Recipe, Synthetic
+from backbones.training.loop import NoCheckpoints
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 RECIPE = Recipe(
@@ -28,7 +29,7 @@ def assembled(recipe: Recipe):
     train, val = splits(recipe)
     loaders = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     model = build_model(recipe, len(train.classes))
-    return build_run(recipe, accelerator, model, loaders, checkpoints=None)  # type: ignore[arg-type]
+    return build_run(recipe, accelerator, model, loaders, checkpoints=NoCheckpoints())
 
 
 def test_the_network_starts_from_the_seed_alone():

@@ -6,7 +6,7 @@ Arguments: data folder, output folder. Each rank writes rank<R>.pt.
 import os
 import signal
 import sys
-from contextlib import closing, nullcontext
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from backbones.data.mixing import Mixer
 from backbones.recipe import Optim, Recipe, Saving
 from backbones.training.control import Control, Decision
 from backbones.training.launch import create_accelerator
-from backbones.training.loop import Run, fit
+from backbones.training.loop import NoCheckpoints, Run, fit
 from backbones.training.optim import create_optimizer
 
 RECIPE = Recipe(batch_size=32, img_size=24, workers=1, epochs=2, device="cpu")
@@ -43,24 +43,6 @@ def network(*, norm: bool) -> nn.Module:
 
 def rate(_step: int) -> float:
     return 0.05
-
-
-class NoCheckpoints:
-    """A writer that writes nothing."""
-
-    best_top1 = 0.0
-
-    def write_last(self, *_args, **_options) -> None:
-        return
-
-    def write_best(self, *_args) -> None:
-        return
-
-    def after_step(self, _run) -> None:
-        return
-
-    def validating(self):
-        return nullcontext()
 
 
 def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:

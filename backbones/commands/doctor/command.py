@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
@@ -25,6 +24,7 @@ from backbones.errors import UserError
 from backbones.recipe import Recipe, differences, micro_batch, run_length
 from backbones.terminal import write
 from backbones.training.launch import create_accelerator, precision_name
+from backbones.training.loop import NoCheckpoints
 
 PRIVATE_OPTIONS = ("data_dir", "output")
 """Options with folders, which are not shown among the differences from the defaults."""
@@ -59,7 +59,7 @@ def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
     yield from _settings(recipe, train, precision=precision_name(accelerator))
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     model = build_model(recipe, len(train.classes))
-    run = build_run(recipe, accelerator, model, batches, checkpoints=cast("Any", None))  # nothing is saved
+    run = build_run(recipe, accelerator, model, batches, checkpoints=NoCheckpoints())
     measured = measure(run, recipe, seconds=seconds, tell=_tell)
     found = diagnose(measured)
     resolved = replace(recipe, precision=precision_name(accelerator))

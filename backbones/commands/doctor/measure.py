@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import repeat
-from pathlib import Path
-from tempfile import gettempdir
-from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -194,14 +191,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def _silence(run: Run) -> Run:
-    """Return the run without an end, without output, checkpoints and learning."""
+    """Return the run without an end, without output and learning."""
     run.on_step(DROP_BLOCK_SHARE)
     run.model.train()
     return replace(
         run,
         schedule=lambda _step: 0.0,
         on_step=lambda _share: None,
-        checkpoints=cast("Any", SimpleNamespace(after_step=lambda _run: None, folder=Path(gettempdir()))),
         report=replace(run.report, interval=ENDLESS_STEPS, tracker=None),
         total_steps=ENDLESS_STEPS,
     )

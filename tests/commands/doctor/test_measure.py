@@ -14,6 +14,7 @@ from backbones.commands.doctor import measure
 from backbones.data.reading.reader import Reader
 from backbones.recipe import Recipe, Synthetic
 from backbones.training.launch import create_accelerator
+from backbones.training.loop import NoCheckpoints
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -34,7 +35,7 @@ def run_of(recipe: Recipe):
     accelerator = create_accelerator(device="cpu", grad_accum_steps=recipe.grad_accum_steps)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
-    return build_run(recipe, accelerator, build_model(recipe, len(train.classes)), batches, checkpoints=None)  # type: ignore
+    return build_run(recipe, accelerator, build_model(recipe, len(train.classes)), batches, checkpoints=NoCheckpoints())
 
 
 def slowly(batches: Iterator[Any]) -> Iterator[Any]:
