@@ -93,6 +93,12 @@ class Report:
         if self.accelerator.is_main_process:
             terminal.say(label, text)
 
+    def event(self, step: int, event: str, text: str, **numbers: float) -> None:
+        """Print and log something that happened, such as an alarm; ``event`` is its name, ``numbers`` its figures."""
+        self.say(event.partition("/")[0], text)
+        if self.tracker:
+            self.tracker.event(step, event, text, **numbers)
+
     @contextmanager
     def running(self, step: int) -> Iterator[None]:
         """Show the progress of the run during the block, from ``step`` on."""

@@ -71,6 +71,13 @@ class Tracker:
         if self.wandb:
             self.wandb.log(step, numbers, pictures)
 
+    def event(self, step: int, event: str, text: str, **numbers: float) -> None:
+        """Append a row about something that happened, such as an alarm, and send a W&B alert."""
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json_text({"step": step, "event": event, "text": text, **numbers}) + "\n")
+        if self.wandb:
+            self.wandb.alert(event, text)
+
     def summarize(self, step: int, metrics: Metrics) -> None:
         """Append one row (a validated epoch) to summary.csv."""
         path = self.folder / SUMMARY
@@ -117,6 +124,11 @@ class WandbMirror:
         """Send one row; W&B's own step counter is not used, so that a resumed run may repeat a step."""
         if self.run is not None:
             self._attempt(lambda: self.run.log({"step": step, **numbers, **_for_wandb(pictures)}))
+
+    def alert(self, title: str, text: str) -> None:
+        """Send a message to whoever watches the run."""
+        if self.run is not None:
+            self._attempt(lambda: self.run.alert(title=title, text=text))
 
     def close(self) -> None:
         """Upload what is left."""

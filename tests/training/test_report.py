@@ -154,3 +154,18 @@ def test_a_contribution_cannot_replace_another_metric(tmp_path):
     report = make_report(tmp_path, contributions=[lambda _moment: {"train/loss": 0.0}])
     with pytest.raises(ValueError, match="a contribution has a metric that exists already: train/loss"):
         step(report, 2, 1.0)
+
+
+def test_an_event_is_a_line_and_a_row_of_its_own(tmp_path, capsys):
+    make_report(tmp_path).event(7, "alarm/loss", "the loss of step 7 is 9.5", loss=9.5)
+    assert capsys.readouterr().out.split(maxsplit=1) == ["alarm", "the loss of step 7 is 9.5\n"]
+    assert rows(tmp_path) == [{"step": 7, "event": "alarm/loss", "text": "the loss of step 7 is 9.5", "loss": 9.5}]
+
+
+def test_an_event_is_an_alert_of_wandb(tmp_path):
+    sent: list[tuple[str, str]] = []
+    report = make_report(tmp_path)
+    mirror: Any = SimpleNamespace(alert=lambda title, text: sent.append((title, text)))
+    report.tracker.wandb = mirror  # type: ignore[union-attr]
+    report.event(7, "rollback", "back to step 5")
+    assert sent == [("rollback", "back to step 5")]
