@@ -19,8 +19,8 @@ from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import Run, fit
+from backbones.training.resume import read_state
 from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
-from backbones.training.snapshot import read_state
 from backbones.training.status import report_status
 from backbones.training.tracking import Tracker
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
-    with control.listening(), record(run, folder), control.explaining_hangs():
+    with control.listening(), record(run, folder), snapshots.writing(), control.explaining_hangs():
         introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)

@@ -151,9 +151,9 @@ def _replace_folder(new: Path, path: Path, kept: int) -> None:
     old = path.with_name(path.name + OLD)
     shutil.rmtree(old, ignore_errors=True)
     chain = [path, *(earlier(path, number) for number in range(1, kept + 1)), old]
-    for older, newer in zip(reversed(chain), reversed(chain[:-1]), strict=False):
-        if newer.exists():
-            newer.rename(older)
+    free = next((number for number, name in enumerate(chain) if not name.exists()), len(chain) - 1)
+    for number in range(free, 0, -1):  # a gap is filled, and what is older stays
+        chain[number - 1].rename(chain[number])
     new.rename(path)
     _flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)

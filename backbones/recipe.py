@@ -356,6 +356,9 @@ class Recipe:
     """Keep, evaluate and save an exponential moving average of the weights."""
     log_wandb: bool = False
     """Send every logged row to Weights & Biases, too; the run folder always has all rows."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """At a loss or a gradient that is not finite: end the run, or go back to the newest checkpoint and past the images
+    up to that step, three times at most."""
     val_interval: int = 1
     """Epochs between two validations; the last epoch always has one."""
     preprocess: Preprocess = field(default_factory=Preprocess)

@@ -13,6 +13,7 @@ from backbones.errors import UserError
 from backbones.recipe import Loading, Recipe
 from backbones.training import snapshot
 from backbones.training.checkpoint import MODEL, load_state
+from backbones.training.resume import FREE
 from tests.tiny_runs import TINY, copy_of, equal_weights
 from train_imagenet import main
 
@@ -163,7 +164,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(train, folder, tmp_path
 def test_the_options_of_the_loader_may_change_without_a_word():
     """All but what a bad image does."""
     theirs = {f"loading.{field.name}" for field in fields(Loading)}
-    assert theirs - set(snapshot.FREE) == {"loading.bad_images", "loading.bad_images_limit"}
+    assert theirs - set(FREE) == {"loading.bad_images", "loading.bad_images_limit"}
 
 
 def test_a_resumed_run_has_its_recipe_below_the_command_line(tmp_path, monkeypatch):

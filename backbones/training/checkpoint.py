@@ -9,30 +9,38 @@ that it can be evaluated alone. ``state.pt`` holds what only training needs, loa
 manifest has size and sha256 of every file.
 """
 
-import hashlib
+import io
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from backbones.errors import UserError
 from backbones.files import OLD, earlier, json_text, new_folder
+from backbones.training.manifest import (
+    MANIFEST,
+    damaged,
+    describe_tensors,
+    named_tensors,
+    verify_checkpoint,
+    verify_tensors,
+    write_content,
+    write_manifest,
+)
 
 FORMAT = 1
-MODEL, EMA, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state.pt", "manifest.json"
+MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
 LAST = "last"
+DAMAGED = "damaged-"
+"""Beginning of the name of a damaged checkpoint that was set aside."""
 _HEADER = "backbones"
-
-SCHEMA = 2
-"""Version of the checkpoint folder; from 2 on it has a manifest."""
-
-_OTHERS = " --resume auto takes the newest sound checkpoint."
 
 Weights = Mapping[str, Tensor]
 
@@ -46,8 +54,8 @@ def save_checkpoint(
     state: Any = None,
     about: Mapping[str, Any] | None = None,
     kept: int = 0,
-) -> None:
-    """Write a checkpoint folder; until it is complete, the one that was there stays the valid one.
+) -> list[UserError]:
+    """Write a checkpoint folder; until it is complete and read back, the one that was there stays the valid one.
 
     Args:
         folder: the folder.
@@ -56,33 +64,34 @@ def save_checkpoint(
         ema: averaged weights.
         state: training state of plain types and tensors.
         about: goes into the manifest, beside the files.
-        kept: checkpoints before this one that are kept as ``folder``-1 and so on.
+        kept: sound checkpoints before this one that are kept as ``folder``-1 and so on.
+
+    Returns:
+        Faults of earlier checkpoints, which were set aside so that only sound ones count as kept.
     """
+    contents = {MODEL: model, EMA: ema, STATE: state}
+    contents = {name: content for name, content in contents.items() if content is not None}
     with new_folder(folder, kept=kept) as new:
-        write_weights(new / MODEL, model, description)
-        if ema is not None:
-            write_weights(new / EMA, ema, description)
-        if state is not None:
-            torch.save(state, new / STATE)
-        files = {path.name: _measure(path) for path in sorted(new.iterdir())}
-        (new / MANIFEST).write_text(json_text({"schema": SCHEMA, "files": files, **(about or {})}, indent=1) + "\n")
+        files = {}
+        for name, content in contents.items():
+            packed = _pack_state(content) if name == STATE else _pack_weights(content, description)
+            files[name] = write_content(new / name, packed)
+        tensors = {name: describe_tensors(content) for name, content in contents.items()}
+        write_manifest(new, files, tensors, about or {})
+        return set_aside_damaged(folder, kept) if kept else []
 
 
-def verify_checkpoint(folder: Path) -> None:
-    """Raise UserError unless every file of a checkpoint is as its manifest says; version 0.1 wrote no manifest."""
-    if not (folder / MANIFEST).is_file():
-        return
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (ValueError, KeyError):
-        raise UserError(f"{folder} is damaged: {MANIFEST} cannot be read.{_OTHERS}") from None
-    for name, recorded in files.items():
-        found = _measure(folder / name) if (folder / name).is_file() else None
-        if found != recorded:
-            what = f"has {found['bytes']} bytes instead of {recorded['bytes']}" if found else "is missing"
-            if found and found["bytes"] == recorded["bytes"]:
-                what = "has other content than was written (its sha256 differs)"
-            raise UserError(f"{folder} is damaged: {name} {what}.{_OTHERS}")
+def set_aside_damaged(folder: Path, kept: int) -> list[UserError]:
+    """Rename each damaged one of the checkpoints ``folder``, ``folder``-1 and so on; return their faults."""
+    faults = []
+    for path in (folder, *(earlier(folder, number) for number in range(1, kept + 1))):
+        if path.is_dir():
+            try:
+                verify_checkpoint(path)
+            except UserError as fault:
+                path.rename(_free_name(path.with_name(DAMAGED + path.name)))
+                faults.append(fault)
+    return faults
 
 
 def find_resumable(run: Path) -> tuple[Path | None, list[UserError]]:
@@ -108,8 +117,7 @@ def find_resumable(run: Path) -> tuple[Path | None, list[UserError]]:
 
 def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
     """Write one weights file with its description in the header."""
-    header = {_HEADER: json_text({"format": FORMAT, **description})}
-    save_file({key: value.detach().contiguous() for key, value in weights.items()}, file, metadata=header)
+    file.write_bytes(_pack_weights(weights, description))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -176,30 +184,58 @@ def load_weights(
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the training state of a checkpoint folder, read without running any code from it."""
+    """Return the training state of a checkpoint folder, read without running any code from it.
+
+    Raises UserError where it has none, where it cannot be read, or where it claims more data than it has.
+    """
     file = checkpoint / STATE
     if not file.is_file():
         raise UserError(f"{checkpoint} cannot be resumed: it has no {STATE} (only RUN/last has one).")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        _require_honest_size(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} cannot be read: {reason}") from error
+    for name, tensor in named_tensors(state):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            size = tensor.untyped_storage().nbytes()
+            raise UserError(f"{file}: {name} claims the shape {list(tensor.shape)} but holds {size} bytes.")
+    return state
 
 
 def load_sound_state(checkpoint: Path) -> dict[str, Any]:
     """Return the training state of a checkpoint folder. Raises UserError where any of its files is damaged."""
     verify_checkpoint(checkpoint)
     state = load_state(checkpoint)
-    if state.get("schema", 1) >= SCHEMA and not (checkpoint / MANIFEST).is_file():
-        raise UserError(f"{checkpoint} is damaged: {MANIFEST} is missing.{_OTHERS}")
+    if state.get("schema", 1) > 1 and not (checkpoint / MANIFEST).is_file():
+        raise damaged(checkpoint, f"{MANIFEST} is missing")
+    verify_tensors(checkpoint, STATE, state)
     return state
 
 
-def _measure(file: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file."""
-    with file.open("rb") as opened:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+def _pack_weights(weights: Weights, description: dict[str, Any]) -> bytes:
+    header = {_HEADER: json_text({"format": FORMAT, **description})}
+    return save({key: value.detach().contiguous() for key, value in weights.items()}, metadata=header)
+
+
+def _pack_state(state: Any) -> memoryview:
+    packed = io.BytesIO()
+    torch.save(state, packed)
+    return packed.getbuffer()
+
+
+def _require_honest_size(file: Path) -> None:
+    """Raise BadZipFile where a small file would unpack to a large one; torch packs nothing."""
+    with zipfile.ZipFile(file) as packed:
+        if sum(entry.file_size for entry in packed.infolist()) > file.stat().st_size:
+            raise zipfile.BadZipFile("it would unpack to more bytes than it has")
+
+
+def _free_name(path: Path) -> Path:
+    """Return ``path``, or the first of ``path``.1, ``path``.2 and so on that does not exist."""
+    candidates = (path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 1000)))
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _mismatch(missing: list[str], extra: list[str], misfits: list[str]) -> str:

@@ -19,6 +19,15 @@ NOT_FINITE = "not-finite"
 REMEDY = "Lower --lr, lengthen --burn-in, or set --clip-grad."
 
 
+class NotFiniteError(UserError):
+    """The end of a run, or of a part of it, at a step whose loss or gradient is not finite."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+        """The bad step, from 1."""
+
+
 def spread_nan(loss: Tensor) -> Tensor:
     """Return the loss with a gradient of NaN where it is not finite, and with its own otherwise.
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.evaluate import Evaluation, evaluate
-from backbones.training.guard import REMEDY, forbid_update, measure_gradient, spread_nan, write_names
+from backbones.training.guard import REMEDY, NotFiniteError, forbid_update, measure_gradient, spread_nan, write_names
 from backbones.training.report import Report, show_validation
 from backbones.training.schedule import Schedule, set_lr
 
@@ -78,6 +78,14 @@ class Checkpoints(Protocol):
         """Write the weights of the best validation."""
         ...
 
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        ...
+
+    def roll_back(self, run: "Run", error: NotFiniteError) -> bool:
+        """Go back to before a step that is not finite, and return whether a validation is owed; or raise the error."""
+        ...
+
 
 class NoCheckpoints:
     """Checkpoints of a run that is only measured: it saves nothing."""
@@ -97,6 +105,13 @@ class NoCheckpoints:
 
     def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
         """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def roll_back(self, run: "Run", error: NotFiniteError) -> bool:  # noqa: ARG002
+        """Raise the error: there is nothing to go back to."""
+        raise error
 
 
 @dataclass
@@ -120,6 +135,8 @@ class Run:
     ema: ModelEmaV3 | None = None
     step: int = 0
     """Optimizer steps made."""
+    skipped: int = 0
+    """Steps' worth of images that rollbacks skipped: step s takes the images of step s + skipped."""
 
     @property
     def epoch(self) -> int:
@@ -151,7 +168,19 @@ def fit(run: Run, *, owes_validation: bool = False) -> Evaluation:
         owes_validation: the checkpoint that the run goes on from was saved before its validation ended: validate first.
     """
     require_work_left(run, owes_validation=owes_validation)
-    with run.report.running(run.step), closing(run.train_batches.from_step(run.step)) as batches:
+    evaluation = None
+    with run.report.running(run.step):
+        while evaluation is None:
+            try:
+                evaluation = _fit_without_rollback(run, owes_validation=owes_validation)
+            except NotFiniteError as error:
+                owes_validation = run.checkpoints.roll_back(run, error)
+    run.checkpoints.finish()
+    return evaluation
+
+
+def _fit_without_rollback(run: Run, *, owes_validation: bool) -> Evaluation:
+    with closing(run.train_batches.from_step(run.step + run.skipped)) as batches:
         evaluation = validate_and_save(run) if owes_validation else None
         while run.step < run.total_steps:
             train_epoch(run, batches)
@@ -256,14 +285,15 @@ def _guard_update(run: Run) -> None:
 
 
 def stop_if_not_finite(run: Run) -> None:
-    """Raise UserError where a gradient was not finite: the step is not taken, and its images are written to a file."""
+    """Raise NotFiniteError where a gradient was not finite. The step is not taken; its images are listed in a file."""
     step = run.report.find_bad_step()
     if step is not None:
-        names = run.train_batches.names(step - 1)
+        names = run.train_batches.names(step - 1 + run.skipped)
         file = write_names(run.checkpoints.folder, step, run.accelerator.process_index, names)
-        raise UserError(
+        raise NotFiniteError(
             f"the loss or the gradient of step {step} is not finite: it was not taken, and the weights are those of "
-            f"step {step - 1}. The images of this process are listed in {file}. {REMEDY}"
+            f"step {step - 1}. The images of this process are listed in {file}. {REMEDY}",
+            step,
         )
 
 

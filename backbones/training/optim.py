@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Optimizer
 
@@ -72,10 +72,23 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             f"--resume: the checkpoint has the state of {kind} for groups of {sizes[0]} parameters, the recipe asks "
             f"for {own} with groups of {sizes[1]}. A run cannot change that half-way."
         )
+    _require_shapes(optimizer, state)
     options = [{key: value for key, value in group.items() if key not in _STATE} for group in optimizer.param_groups]
     optimizer.load_state_dict({key: state[key] for key in ("state", "param_groups")})
     for group, chosen in zip(optimizer.param_groups, options, strict=True):
         group.update(chosen)
+
+
+def _require_shapes(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Raise UserError where a momentum has another shape than its parameter."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim > 0 and value.shape != parameters[number].shape:
+                raise UserError(
+                    f"--resume: {name} of parameter {number} has the shape {tuple(value.shape)}, and the parameter "
+                    f"{tuple(parameters[number].shape)}."
+                )
 
 
 def _kind_of(state: dict[str, Any]) -> str:

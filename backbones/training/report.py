@@ -11,9 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from backbones import terminal
-from backbones.errors import UserError
 from backbones.training.evaluate import Evaluation
-from backbones.training.guard import REMEDY
+from backbones.training.guard import REMEDY, NotFiniteError
 from backbones.training.schedule import Schedule
 from backbones.training.stopwatch import Stopwatch
 from backbones.training.tracking import Metrics, Tracker
@@ -132,13 +131,13 @@ class Report:
         """Log the mean loss since the last row. This waits for the device.
 
         Raises:
-            UserError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
         """
         if not self.losses:
             return
         loss = self._mean_over_processes(torch.stack(self.losses).mean())
         if not math.isfinite(loss):
-            raise UserError(f"the training loss is {loss} at step {step}. {REMEDY}")
+            raise NotFiniteError(f"the training loss is {loss} at step {step}. {REMEDY}", step)
         self._sum_counters()
         moment, speed = self._moment("interval", step), self.stopwatch.read()
         train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}

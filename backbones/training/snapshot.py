@@ -1,54 +1,37 @@
-"""The content of a run's checkpoints: a resumed run goes on as the same run, or is refused."""
+"""The checkpoints of a run: when they are written, what is in them, and how a run goes back to one."""
 
+import errno
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from safetensors import SafetensorError
-from torch import Tensor
+from accelerate.utils import broadcast_object_list
 
+from backbones import terminal
 from backbones.errors import UserError
-from backbones.recipe import Recipe, differences
-from backbones.training.checkpoint import (
-    EMA,
-    LAST,
-    SCHEMA,
-    Weights,
-    find_checkpoint,
-    load_sound_state,
-    load_weights,
-    save_checkpoint,
-    weights_file,
-)
+from backbones.recipe import Recipe
+from backbones.training.checkpoint import LAST, Weights, find_checkpoint, find_resumable, save_checkpoint
 from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
-from backbones.training.guard import require_finite_weights
+from backbones.training.guard import NotFiniteError, require_finite_weights
 from backbones.training.launch import precision_name
 from backbones.training.loop import Run, require_work_left, stop_if_not_finite
-from backbones.training.optim import load_optimizer, save_optimizer
+from backbones.training.manifest import SCHEMA
+from backbones.training.optim import save_optimizer
+from backbones.training.resume import State, load_run_state, restore_run, surroundings
+from backbones.training.statistics import average_statistics, gather_statistics
+from backbones.training.writer import Writer, copy_to_host, count_bytes
 
-FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
-"""Options that a resumed run must keep: the network, the images of each step, and what the optimizer carries."""
-FREE = (
-    "output", "resume", "data_dir", "workers", "device",
-    "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
-    "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",
-    "waiting.timeout", "waiting.first_timeout",
-)  # fmt: skip
-"""Options that change nothing of what is computed."""
+MAX_ROLLBACKS = 3
+"""Rollbacks of a run after which a step that is not finite ends it."""
 
-MAX_FAILED_SAVES = 3
-"""Failures in a row that end a run."""
-
-State = dict[str, Any]
-"""Everything in a checkpoint but weights, as plain types."""
+SPARE_BYTES = 1 << 20
+"""Free space beyond the tensors that a save asks for."""
 
 
 @dataclass(eq=False)
@@ -72,13 +55,24 @@ class Snapshots:
     """Decides between validations when to save and when to stop; None: never."""
     best_top1: float = -math.inf
     """Highest top-1 so far, in per cent."""
+    rollbacks: int = 0
+    """Rollbacks of the run so far."""
     last_step: int = -1
     """Step of ``last``, where this process has written it."""
-    failed_saves: int = 0
-    """Saves of ``last`` that failed, one after the other."""
+    writer: Writer = field(default_factory=lambda: Writer(lambda text: terminal.say("warning", text)))
+    """Writes while training goes on; on the first process only."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Wait for the writer at the end of the block, also after an error."""
+        try:
+            yield
+        finally:
+            self.writer.close()
 
     def after_step(self, run: Run) -> None:
         """Save where it is time to, or where a signal ends the run; then raise StoppedError, on every process."""
+        self.writer.poll()
         if self.control is None:
             return
         decision = self.control.decide(run.step)
@@ -86,17 +80,18 @@ class Snapshots:
             stop_if_not_finite(run)  # on a GPU, the host may not know yet
             self.write_last(run, {}, owes_validation=run.is_validation_due)
             self.control.note_save()
-            if decision.signal and self.failed_saves:
-                raise UserError(f"stopped by a signal after step {run.step}, which could not be saved.")
         if decision.signal:
+            self.finish()
             raise self.control.stop(decision.signal)
 
     def validating(self) -> AbstractContextManager[None]:
         """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed."""
-        return self.control.interruptible() if self.control else nullcontext()
+        self.writer.settle()
+        is_saved = self.writer.failures == 0
+        return self.control.interruptible() if self.control and is_saved else nullcontext()
 
     def write_last(self, run: Run, evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
-        """Write ``last`` with everything that a resumed run needs. It can be written after any step.
+        """Write ``last`` with everything that a resumed run needs, in the background. This may come after any step.
 
         Args:
             run: the run.
@@ -105,55 +100,96 @@ class Snapshots:
         """
         state = self.training_state(run) | {"owes_validation": owes_validation, "schema": SCHEMA}
         if run.accelerator.is_main_process:
+            self.writer.settle()
             is_new = run.step != self.last_step  # the same step with its figures takes the place of itself
-            kept = self.recipe.saving.checkpoint_hist - 1 if is_new else 0
-            with self._tolerate_failures(run):
-                self._write(LAST, run, evaluations, state, kept=kept)
-                self.last_step, self.failed_saves = run.step, 0
-
-    @contextmanager
-    def _tolerate_failures(self, run: Run) -> Iterator[None]:
-        """Warn where a save fails, as on a full disk, and keep the checkpoints before. Many failures end the run."""
-        try:
-            yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            self.failed_saves += 1
-            reason = str(error).strip().splitlines()[0]
-            message = f"step {run.step} cannot be saved to {self.folder}: {reason}"
-            if self.failed_saves >= MAX_FAILED_SAVES:
-                raise UserError(f"{message}. It was attempt {self.failed_saves} in a row.") from error
-            run.report.say("warning", f"{message}; the checkpoints before are kept, and the next save tries again")
+            self._start_writing(LAST, run, evaluations, state, self.recipe.saving.checkpoint_hist - 1 if is_new else 0)
 
     def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
-        """Write the weights as ``best``; the last of ``evaluations`` says how good they are."""
+        """Write the weights as ``best``, in the background; the last of ``evaluations`` says how good they are."""
         self.best_top1 = list(evaluations.values())[-1].top1
         if run.accelerator.is_main_process:
-            with self._tolerate_failures(run):
-                self._write("best", run, evaluations, None, kept=0)
+            self._start_writing("best", run, evaluations, None, 0)
 
-    def _write(
-        self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None, *, kept: int
+    def finish(self) -> None:
+        """Wait until everything is written. Raises UserError where it cannot be."""
+        self.writer.finish()
+
+    def roll_back(self, run: Run, error: NotFiniteError) -> bool:
+        """Put the run back to its newest sound checkpoint, to go on with the images after those of the bad step.
+
+        Returns whether the run owes a validation. Raises the error where there is no checkpoint, the recipe says to
+        stop, or too many rollbacks did not help.
+        """
+        if self.recipe.on_nan == "stop":
+            raise error
+        checkpoint = self._find_newest(run)
+        if checkpoint is None:
+            raise NotFiniteError(f"{error}\nThere is no checkpoint yet to go back to.", error.step)
+        if self.rollbacks >= MAX_ROLLBACKS:
+            raise NotFiniteError(f"{error}\nIt is the end after {self.rollbacks} rollbacks.", error.step)
+        first_good = error.step + run.skipped
+        state = load_run_state(checkpoint)
+        self._restore(run, checkpoint, state)
+        run.skipped = first_good - run.step
+        self.rollbacks, self.last_step = self.rollbacks + 1, -1
+        self._report_rollback(run, error)
+        return state["owes_validation"]
+
+    def _find_newest(self, run: Run) -> Path | None:
+        """Return the newest sound checkpoint, the same one on every process."""
+        found: list[Path | None] = [None]
+        if run.accelerator.is_main_process:
+            self.writer.finish()
+            with suppress(UserError):  # none is sound
+                found[0], _ = find_resumable(self.folder)
+        return broadcast_object_list(found)[0]
+
+    def _report_rollback(self, run: Run, error: NotFiniteError) -> None:
+        if run.report.tracker:
+            run.report.tracker.rewind(run.step)
+        text = (
+            f"{error}\nBack to step {run.step}, and on with the images that come after the bad step: "
+            f"rollback {self.rollbacks} of at most {MAX_ROLLBACKS}."
+        )
+        run.report.event(run.step, "rollback", text, bad_step=error.step, skipped=run.skipped)
+
+    def _start_writing(
+        self, name: str, run: Run, evaluations: dict[str, Evaluation], state: State | None, kept: int
     ) -> None:
-        networks = average_statistics(run, state["batch_norm"] if state else [])
+        """Copy everything that is written, then let the writer write it."""
+        networks = copy_to_host(average_statistics(run, state["batch_norm"] if state else []))
         for key, weights in networks.items():
             require_finite_weights(weights, f"{self.folder / name}: {key}")
-        about = {
+        state, step = copy_to_host(state), run.step
+        description, about = self.description(run, evaluations), self.about(run, networks["val"])
+
+        def write() -> None:
+            require_space(self.folder, count_bytes([networks, state]) + SPARE_BYTES)
+            faults = save_checkpoint(
+                self.folder / name,
+                networks["val"],
+                description,
+                ema=networks.get("val_ema"),
+                state=state,
+                about=about,
+                kept=kept,
+            )
+            self.last_step = step if name == LAST else self.last_step
+            for fault in faults:
+                self.writer.warn(f"{fault} It was set aside.")
+
+        self.writer.start(f"writing {self.folder / name}", write)
+
+    def about(self, run: Run, weights: Weights) -> dict[str, Any]:
+        """Return what a manifest says about the checkpoint."""
+        return {
             "step": run.step,
             "images_seen": run.step * self.recipe.batch_size,
             "world_size": run.accelerator.num_processes,
-            "network": network_hash(networks["val"]),
+            "network": network_hash(weights),
             "fingerprint": self.fingerprint,
             "classes": self.classes,
         }
-        save_checkpoint(
-            self.folder / name,
-            networks["val"],
-            self.description(run, evaluations),
-            ema=networks.get("val_ema"),
-            state=state,
-            about=about,
-            kept=kept,
-        )
 
     def description(self, run: Run, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """Return what a weights file says about itself: all that eval.py needs."""
@@ -181,6 +217,8 @@ class Snapshots:
         scaler = run.accelerator.scaler
         return {
             "step": run.step,
+            "skipped": run.skipped,
+            "rollbacks": self.rollbacks,
             "best_top1": self.best_top1,
             "report": run.report.state_dict(),
             "batch_norm": gather_statistics(run),
@@ -194,7 +232,7 @@ class Snapshots:
         }
 
     def restore(self, run: Run, state: State) -> None:
-        """Put the run where the checkpoint was written.
+        """Put the run where the checkpoint of the recipe's ``resume`` was written.
 
         Raises:
             UserError: the checkpoint is of another network, or the run has no work left.
@@ -203,106 +241,12 @@ class Snapshots:
             raise UserError(
                 f"--resume: {self.recipe.model} is not the network any more that the checkpoint was made with."
             )
-        checkpoint = find_checkpoint(Path(str(self.recipe.resume)))
-        if run.ema and state["recipe"]["model_ema"] and not (checkpoint / EMA).is_file():
-            raise UserError(f"{checkpoint} is damaged: {EMA} is missing, but the run has a moving average.")
-        for network, is_average in ((run.plain_model, False), *([(run.ema.module, True)] if run.ema else [])):
-            file = weights_file(checkpoint, ema=is_average)
-            load_weights(network, file, name=self.recipe.model, current_names=self.current_names)
-        load_statistics(run, state.get("batch_norm", []))
-        load_optimizer(run.optimizer.optimizer, state["optimizer"])
-        if run.accelerator.scaler and state["scaler"]:
-            run.accelerator.scaler.load_state_dict(state["scaler"])
-        run.step, self.best_top1 = state["step"], state["best_top1"]
-        run.report.load_state_dict(state["report"])
+        self._restore(run, find_checkpoint(Path(str(self.recipe.resume))), state)
+        self.best_top1, self.rollbacks = state["best_top1"], state["rollbacks"]
         require_work_left(run, owes_validation=state["owes_validation"])
 
-
-NEW_RUN: State = {"step": 0, "owes_validation": False, "best_top1": -math.inf, "wandb_id": None}
-"""The state that a run begins with."""
-
-
-def read_state(
-    recipe: Recipe, folder: Path, accelerator: Accelerator, *, train: str, val: str
-) -> tuple[State, dict[str, tuple[Any, Any]]]:
-    """Return the state that a run goes on from, and the options and surroundings that changed since.
-
-    In another ``folder`` than the checkpoint's, the run has yet to find its best and has a W&B run of its own.
-
-    Args:
-        recipe: the recipe; without ``resume`` the run begins at step 0.
-        folder: the run folder.
-        accelerator: of this process.
-        train: fingerprint of the training images.
-        val: fingerprint of the validation images.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is of another network or data set.
-    """
-    if recipe.resume is None:
-        return NEW_RUN, {}
-    checkpoint = find_checkpoint(Path(recipe.resume))
-    state = _current_form(load_sound_state(checkpoint))
-    changed = differences(state["recipe"], recipe.to_dict())
-    _require_same_run(state, changed, train)
-    changed |= differences(state["surroundings"], surroundings(accelerator, val))
-    if checkpoint.parent.resolve() != folder.resolve():
-        state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
-    return state, {key: values for key, values in changed.items() if key not in FREE}
-
-
-def _require_same_run(state: State, changed: Mapping[str, tuple[Any, Any]], train: str) -> None:
-    for option, (before, after) in changed.items():
-        if option in FIXED or option.partition(".")[0] in FIXED:
-            raise UserError(
-                f"--resume: the checkpoint was made with {option}={before!r}, not {after!r}; a run cannot "
-                "change that half-way. Drop the option, or start a new run."
-            )
-    if state["fingerprint"] != train:
-        raise UserError(
-            "--resume: the training images (names, sizes, classes or labels) are not those of the checkpoint; a "
-            "file that was replaced and a new quarantine.tsv change them, too.\n"
-            "Point --data-dir to the same data set (without a new quarantine.tsv: --bad-images skip goes past bad "
-            "images), or start a new run."
-        )
-
-
-def surroundings(accelerator: Accelerator, val_fingerprint: str) -> dict[str, Any]:
-    """Return what is not in the recipe but makes a difference: to the last bits, or to the figures."""
-    return {
-        "processes": accelerator.num_processes,
-        "torch": str(torch.__version__),
-        "validation images": val_fingerprint[:12],
-    }
-
-
-def gather_statistics(run: Run) -> list[list[Tensor]]:
-    """Return the buffers of each process's networks: within an epoch, BatchNorm statistics are each process's own."""
-    own = [buffer.detach().cpu() for network in run.networks.values() for buffer in network.buffers()]
-    if run.accelerator.num_processes == 1:
-        return [own]
-    return gather_object([own])
-
-
-def average_statistics(run: Run, gathered: list[list[Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """Return the weights of each network, with the mean of the processes' statistics."""
-    networks = {key: network.state_dict() for key, network in run.networks.items()}
-    if len(gathered) > 1:
-        values = iter(zip(*gathered, strict=True))
-        for key, network in run.networks.items():
-            for name, _ in network.named_buffers():
-                mean = torch.stack([value.double() for value in next(values)]).mean(dim=0)
-                if name in networks[key]:
-                    networks[key][name] = mean.to(networks[key][name].dtype)
-    return networks
-
-
-def load_statistics(run: Run, gathered: list[list[Tensor]]) -> None:
-    """Give this process its own buffers again; with another number of processes all have those of the first."""
-    if len(gathered) == run.accelerator.num_processes > 1:
-        buffers = [buffer for network in run.networks.values() for buffer in network.buffers()]
-        for buffer, value in zip(buffers, gathered[run.accelerator.process_index], strict=True):
-            buffer.copy_(value)
+    def _restore(self, run: Run, checkpoint: Path, state: State) -> None:
+        restore_run(run, checkpoint, state, name=self.recipe.model, current_names=self.current_names)
 
 
 def network_hash(weights: Weights) -> str:
@@ -310,11 +254,10 @@ def network_hash(weights: Weights) -> str:
     return hashlib.sha256(str([(name, tuple(tensor.shape)) for name, tensor in weights.items()]).encode()).hexdigest()
 
 
-def _current_form(state: State) -> State:
-    """Return a state as this version writes it. Version 0.1 kept two numbers of the report by themselves."""
-    if "report" in state:
-        return state
-    rows = state["reported"] if state["owes_validation"] else []
-    return state | {
-        "report": {"losses": [], "norms": {}, "rows": rows, "counters": {"data/replaced": state["replaced"]}}
-    }
+def require_space(folder: Path, needed: int) -> None:
+    """Raise OSError where the disk of ``folder`` has less than ``needed`` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed, and the disk has {free / 1e6:.0f} MB left", str(folder)
+        )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from backbones.recipe import Log, Optim, Recipe
 from backbones.training.evaluate import Evaluation
+from backbones.training.guard import NotFiniteError
 from backbones.training.loop import Run, train_epoch
 from backbones.training.optim import create_optimizer
 from backbones.training.report import Report
@@ -88,6 +89,12 @@ class FakeCheckpoints:
     def write_best(self, _run: Run, evaluations: dict[str, Evaluation]) -> None:
         self.best_top1 = list(evaluations.values())[-1].top1
         self.is_best = True
+
+    def finish(self) -> None:
+        return
+
+    def roll_back(self, _run: Run, error: NotFiniteError) -> bool:
+        raise error
 
 
 def made_up(seed: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,12 @@
 """Checkpoints come back as they were, whole or not at all."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,13 +16,14 @@ from backbones.errors import UserError
 from backbones.training.checkpoint import (
     find_checkpoint,
     find_resumable,
+    load_sound_state,
     load_state,
     load_weights,
     read_description,
     save_checkpoint,
-    verify_checkpoint,
     weights_file,
 )
+from backbones.training.manifest import measure, verify_checkpoint
 
 
 def network(seed: int = 0, channels: int = 4) -> torch.nn.Module:
@@ -205,5 +212,84 @@ def test_a_kill_between_the_last_two_renames_leaves_the_checkpoint_before(tmp_pa
 def test_the_manifest_says_what_the_checkpoint_is(tmp_path):
     save_checkpoint(tmp_path / "last", network(0).state_dict(), {}, about={"step": 7})
     manifest = json.loads((tmp_path / "last" / "manifest.json").read_text())
-    assert (manifest["schema"], manifest["step"], set(manifest["files"])) == (2, 7, {"model.safetensors"})
+    assert (manifest["schema"], manifest["step"], set(manifest["files"])) == (3, 7, {"model.safetensors"})
     assert manifest["files"]["model.safetensors"]["bytes"] == (tmp_path / "last" / "model.safetensors").stat().st_size
+
+
+def test_a_gap_is_filled_and_no_older_checkpoint_is_lost(tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    shutil.rmtree(tmp_path / "last-1")
+    save_steps(tmp_path, 4)
+    assert {path.name: load_state(path)["step"] for path in tmp_path.iterdir()} == {"last": 4, "last-1": 3, "last-2": 1}
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_pushes_no_sound_one_out(tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    for name in ("last", "last-1"):
+        flip_a_bit(tmp_path / name / "model.safetensors")
+    faults = save_checkpoint(tmp_path / "last", network(4).state_dict(), {}, state={"step": 4}, kept=2)
+    steps = {path.name: load_state(path)["step"] for path in tmp_path.iterdir()}
+    assert steps == {"last": 4, "last-2": 1, "damaged-last": 3, "damaged-last-1": 2}
+    assert [re.search(r"(\S+) is damaged: model", str(fault)).group(1) for fault in faults] == [  # type: ignore[union-attr]
+        str(tmp_path / "last"), str(tmp_path / "last-1"),
+    ]  # fmt: skip
+
+
+def test_damaged_checkpoints_do_not_replace_each_other(tmp_path):
+    for step in (1, 2):
+        save_steps(tmp_path, step)
+        flip_a_bit(tmp_path / "last" / "model.safetensors")
+    save_steps(tmp_path, 3)
+    assert load_state(tmp_path / "damaged-last")["step"] == 1
+    assert load_state(tmp_path / "damaged-last.1")["step"] == 2
+
+
+def pretend_sound(folder) -> None:
+    """Write a manifest that fits the files as they are, as someone who changed them on purpose would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: measure(folder / name) for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_tensor_lost_from_the_state_is_named_even_where_all_sums_fit(tmp_path):
+    state = {"step": 1, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}}}
+    save_checkpoint(tmp_path / "last", network().state_dict(), {}, state=state)
+    load_sound_state(tmp_path / "last")
+    state["optimizer"]["state"].clear()  # type: ignore[index]
+    torch.save(state, tmp_path / "last" / "state.pt")
+    pretend_sound(tmp_path / "last")
+    with pytest.raises(UserError, match=r"damaged: optimizer.state.0.momentum_buffer in state.pt is missing"):
+        load_sound_state(tmp_path / "last")
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    """1,577 bytes that would need 64 GB when copied."""
+    save_steps(tmp_path, 1)
+    huge = torch.zeros(1).as_strided((2**34,), (0,))
+    torch.save({"step": 1, "batch_norm": [huge]}, tmp_path / "last" / "state.pt")
+    message = r"batch_norm.0 claims the shape \[17179869184\] but holds 4 bytes"
+    with pytest.raises(UserError, match=message):
+        load_state(tmp_path / "last")
+
+
+def test_a_state_that_would_unpack_to_more_than_it_has_is_refused(tmp_path):
+    save_steps(tmp_path, 1)
+    file = tmp_path / "last" / "state.pt"
+    torch.save({"zeros": torch.zeros(1_000_000)}, file)
+    with zipfile.ZipFile(file) as plain:
+        contents = {entry: plain.read(entry) for entry in plain.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry, content in contents.items():
+            packed.writestr(entry, content)
+    with pytest.raises(UserError, match="cannot be read: it would unpack to more bytes than it has"):
+        load_state(tmp_path / "last")
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_while_saving_leave_a_checkpoint_each_time(tmp_path):
+    """The newest sound one is the last that was complete, or the one that was being written."""
+    probe = Path(__file__).parents[1] / "probes" / "killed_saves.py"
+    done = subprocess.run([sys.executable, probe, tmp_path, "100"], capture_output=True, text=True, check=True)
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) == 100
+    assert all(found in (complete, complete + 1) for complete, found in outcomes)

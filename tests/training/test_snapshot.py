@@ -1,63 +1,29 @@
 """A checkpoint holds all that a run needs to go on as the same run, wherever in an epoch it was written."""
 
 import errno
-import json
 import math
+import re
 import resource
+import shutil
 import signal
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+import threading
+from contextlib import closing
 
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from backbones.errors import UserError
-from backbones.recipe import Log, Recipe, Saving
-from backbones.training import snapshot
+from backbones.recipe import Saving
+from backbones.training import checkpoint, snapshot
 from backbones.training.checkpoint import MODEL, load_state, read_description
 from backbones.training.control import Control, Decision, StoppedError
-from backbones.training.loop import Run, fit
-from backbones.training.snapshot import (
-    NEW_RUN,
-    Snapshots,
-    average_statistics,
-    gather_statistics,
-    load_statistics,
-    read_state,
-)
-from backbones.training.tracking import Tracker
-from tests import accelerate_state
-from tests.training.make_runs import make_run, network, same, train, weights
+from backbones.training.guard import NotFiniteError
+from backbones.training.loop import fit
+from tests.training.make_runs import FakeBatch, FakeBatches, same, train, weights
+from tests.training.make_snapshots import rows, run_in, save
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-def snapshots_in(folder, **fields) -> Snapshots:
-    recipe = fields.pop("recipe", Recipe(log=Log(interval=3)))
-    return Snapshots(folder, recipe, ("a", "b", "c"), "images", "validation", **fields)
-
-
-def run_in(folder, *, resume: bool = False, **fields) -> tuple[Run, bool]:
-    """Return a run of four steps per epoch with a moving average and dropout, and whether it owes a validation."""
-    accelerate_state.reset()
-    folder.mkdir(exist_ok=True)
-    recipe = Recipe(log=Log(interval=3), resume=str(folder) if resume else None)
-    writer = snapshots_in(folder, recipe=recipe)
-    tracker = Tracker(folder, recipe)
-    run = make_run(network(dropout=0.5), ema=True, recipe=recipe, checkpoints=writer, tracker=tracker, **fields)
-    state, _ = read_state(recipe, folder, run.accelerator, train="images", val="validation")
-    if resume:
-        writer.restore(run, state)
-        tracker.rewind(run.step)
-    return run, state["owes_validation"]
-
-
-def rows(folder) -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if "perf/" not in key} for line in lines]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
@@ -70,7 +36,7 @@ def test_a_run_saved_after_any_step_goes_on_as_the_same_run_without_validating_f
 
     def save_and_die(share: float) -> None:
         if share == step / 8:
-            first.checkpoints.write_last(first, {}, owes_validation=False)
+            save(first)
             raise KilledError
 
     first, _ = run_in(tmp_path / "cut", on_step=save_and_die)
@@ -87,7 +53,7 @@ def test_a_run_saved_after_any_step_goes_on_as_the_same_run_without_validating_f
 def test_a_validation_that_is_owed_is_in_the_checkpoint(tmp_path):
     run, _ = run_in(tmp_path)
     train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=True)
+    save(run, owes_validation=True)
     assert load_state(tmp_path / "last")["owes_validation"] is True
 
 
@@ -105,94 +71,6 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch):
     fit(run)
     assert not {"last", "best"} & {path.name for path in tmp_path.iterdir()}
     assert run.checkpoints.best_top1 > -math.inf
-
-
-def test_a_state_of_version_0_1_is_read(tmp_path):
-    """It kept the report's rows and one counter by themselves."""
-    run, _ = run_in(tmp_path)
-    train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=True)
-    state = load_state(tmp_path / "last")
-    report = state.pop("report")
-    state |= {"reported": report["rows"], "replaced": 5}
-    state["optimizer"].pop("kind")
-    for key in ("schema", "batch_norm"):
-        state.pop(key)
-    torch.save(state, tmp_path / "last" / "state.pt")
-    (tmp_path / "last" / "manifest.json").unlink()
-    resumed, owes_validation = run_in(tmp_path, resume=True)
-    assert owes_validation
-    assert resumed.report.rows == run.report.rows
-    assert resumed.report.counters == {"data/replaced": 5}
-
-
-def test_in_another_folder_a_run_has_yet_to_find_its_best(tmp_path):
-    run, _ = run_in(tmp_path / "old")
-    fit(run)
-    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path / "old"))
-    state, _ = read_state(recipe, tmp_path / "new", run.accelerator, train="images", val="validation")
-    assert (state["best_top1"], state["wandb_id"]) == (-math.inf, None)
-
-
-def test_without_a_checkpoint_a_run_is_new(tmp_path):
-    assert read_state(Recipe(), tmp_path, Accelerator(cpu=True), train="a", val="b") == (NEW_RUN, {})
-
-
-def test_a_cfg_that_has_changed_is_another_network(tmp_path):
-    run, _ = run_in(tmp_path)
-    train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
-    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path))
-    with pytest.raises(UserError, match="is not the network any more that the checkpoint was made with"):
-        snapshots_in(tmp_path, recipe=recipe, cfg="[net]").restore(run, load_state(tmp_path / "last"))
-
-
-def test_tensors_of_earlier_versions_are_renamed(tmp_path):
-    run, _ = run_in(tmp_path)
-    train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
-
-    class Renamed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network(dropout=0.5)
-
-        def forward(self, x):
-            return self.inner(x)
-
-    def current_names(tensors):
-        return {f"inner.{name}": value for name, value in tensors.items()}
-
-    accelerate_state.reset()
-    recipe = Recipe(log=Log(interval=3), resume=str(tmp_path))
-    writer = snapshots_in(tmp_path, recipe=recipe, current_names=current_names)
-    second = make_run(Renamed(), ema=True, recipe=recipe, checkpoints=writer)
-    writer.restore(second, load_state(tmp_path / "last"))
-    assert same(weights(run), weights(second))
-
-
-def test_a_lost_manifest_is_damage(tmp_path):
-    run, _ = run_in(tmp_path)
-    train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
-    (tmp_path / "last" / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"last is damaged: manifest.json is missing"):
-        run_in(tmp_path, resume=True)
-
-
-def test_a_lost_average_is_damage_even_without_a_manifest(tmp_path):
-    """As in a checkpoint of version 0.1. It would go on with the weights in place of their average."""
-    run, _ = run_in(tmp_path)
-    train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
-    state = load_state(tmp_path / "last")
-    state.pop("schema")
-    state["recipe"]["model_ema"] = True
-    torch.save(state, tmp_path / "last" / "state.pt")
-    for name in ("manifest.json", "ema.safetensors"):
-        (tmp_path / "last" / name).unlink()
-    with pytest.raises(UserError, match=r"last is damaged: ema.safetensors is missing"):
-        run_in(tmp_path, resume=True)
 
 
 def stopping_control(step: int, number: int) -> Control:
@@ -249,14 +127,14 @@ def full_disk(*_args, **_options):
 def test_a_full_disk_costs_checkpoints_and_not_the_run(tmp_path, monkeypatch, capsys):
     run, _ = run_in(tmp_path)
     train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
+    save(run)
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "save_checkpoint", full_disk)
         train(run)
-        run.checkpoints.write_last(run, {}, owes_validation=False)
-    assert "warning     step 8 cannot be saved" in capsys.readouterr().out
+        save(run)
+    assert "warning     writing " in capsys.readouterr().out
     assert load_state(tmp_path / "last")["step"] == 4
-    run.checkpoints.write_last(run, {}, owes_validation=False)
+    save(run)
     assert load_state(tmp_path / "last")["step"] == 8
 
 
@@ -264,16 +142,16 @@ def test_a_disk_that_stays_full_ends_the_run_and_says_why(tmp_path, monkeypatch)
     run, _ = run_in(tmp_path)
     monkeypatch.setattr(snapshot, "save_checkpoint", full_disk)
     for _ in range(2):
-        run.checkpoints.write_last(run, {}, owes_validation=False)
+        save(run)
     with pytest.raises(UserError, match=r"No space left on device. It was attempt 3 in a row"):
-        run.checkpoints.write_last(run, {}, owes_validation=False)
+        save(run)
 
 
 def test_a_run_that_a_signal_ends_does_not_claim_a_save_that_failed(tmp_path, monkeypatch):
     run, _ = run_in(tmp_path)
     run.checkpoints.control = stopping_control(2, signal.SIGTERM)  # type: ignore[attr-defined]
     monkeypatch.setattr(snapshot, "save_checkpoint", full_disk)
-    with pytest.raises(UserError, match="stopped by a signal after step 2, which could not be saved"):
+    with pytest.raises(UserError, match=r"writing .*No space left on device. It was attempt 3 in a row"):
         fit(run)
 
 
@@ -281,13 +159,13 @@ def test_a_file_limit_in_the_middle_of_a_save_leaves_the_checkpoint_before(tmp_p
     """A real limit of the system, which safetensors and torch meet in their own ways."""
     run, _ = run_in(tmp_path)
     train(run)
-    run.checkpoints.write_last(run, {}, owes_validation=False)
+    save(run)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         run.step += 1
-        run.checkpoints.write_last(run, {}, owes_validation=False)
+        save(run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -295,26 +173,132 @@ def test_a_file_limit_in_the_middle_of_a_save_leaves_the_checkpoint_before(tmp_p
     assert load_state(tmp_path / "last")["step"] == 4
 
 
-def test_what_is_saved_has_the_mean_of_the_processes_statistics(tmp_path):
-    """The mean of x and x + 2 is x + 1; weights and the counter of batches stay as they are."""
-    run = make_run(ema=True)
+# Rollback
+
+
+class SomeBatches(FakeBatches):
+    """Images of the steps in ``bad`` are NaN; from ``cut`` on, ``skipped`` steps' worth of images are left out."""
+
+    def __init__(self, bad=(), *, cut: int = 0, skipped: int = 0) -> None:
+        super().__init__()
+        self.bad, self.cut, self.skipped = bad, cut, skipped
+
+    def from_step(self, step: int):
+        while True:
+            number = step + (self.skipped if step >= self.cut else 0)
+            with closing(FakeBatches().from_step(number)) as batches:
+                images, labels = next(batches)
+            yield FakeBatch(images * math.nan if number in self.bad else images, labels)
+            step += 1
+
+
+ROLLBACK = {"on_nan": "rollback"}
+
+
+def test_a_rollback_goes_on_from_the_newest_checkpoint_with_the_images_after_the_bad_step(tmp_path, capsys):
+    """Step 6 takes images 5, which are bad: back to step 4, and step 5 takes images 6."""
+    expected, _ = run_in(tmp_path / "expected", train_batches=SomeBatches(cut=4, skipped=2))
+    fit(expected)
+    run, _ = run_in(tmp_path / "run", train_batches=SomeBatches([5]), options=ROLLBACK)
+    fit(run)
+    assert same(weights(expected), weights(run))
+    assert same([*expected.ema.module.state_dict().values()], [*run.ema.module.state_dict().values()])  # type: ignore[union-attr]
+    (event,) = [row for row in rows(tmp_path / "run") if "event" in row]
+    assert (event["event"], event["step"], event["bad_step"], event["skipped"]) == ("rollback", 4, 6, 2)
+    assert [row for row in rows(tmp_path / "run") if "event" not in row] == rows(tmp_path / "expected")
+    assert (tmp_path / "run" / "not-finite-step-6-rank-0.txt").read_text().startswith("step5/0.jpg\n")
+    assert "rollback 1 of at most 3" in capsys.readouterr().out
+
+
+def test_a_run_resumed_after_a_rollback_is_the_same_run(tmp_path):
+    straight, _ = run_in(tmp_path / "straight", train_batches=SomeBatches([5]), options=ROLLBACK)
+    fit(straight)
+    first, _ = run_in(tmp_path / "cut", train_batches=SomeBatches([5]), options=ROLLBACK)
+    first.checkpoints.control = stopping_control(7, signal.SIGTERM)  # type: ignore[attr-defined]
+    with pytest.raises(StoppedError):
+        fit(first)
+    second, _ = run_in(tmp_path / "cut", train_batches=SomeBatches([5]), options=ROLLBACK, resume=True)
+    assert (second.step, second.skipped, second.checkpoints.rollbacks) == (7, 2, 1)  # type: ignore[attr-defined]
+    fit(second)
+    assert same(weights(straight), weights(second))
+
+
+def test_the_fourth_rollback_is_the_end(tmp_path):
+    run, _ = run_in(tmp_path, train_batches=SomeBatches(range(5, 99)), options=ROLLBACK)
+    with pytest.raises(NotFiniteError, match=r"step 5 is not finite(.|\n)*It is the end after 3 rollbacks"):
+        fit(run)
+    assert sum("event" in row for row in rows(tmp_path)) == 3
+    assert load_state(tmp_path / "last")["step"] == 4
+
+
+def test_without_a_checkpoint_there_is_nothing_to_roll_back_to(tmp_path):
+    run, _ = run_in(tmp_path, train_batches=SomeBatches([1]), options=ROLLBACK)
+    with pytest.raises(NotFiniteError, match="There is no checkpoint yet to go back to"):
+        fit(run)
+
+
+def test_a_rollback_passes_over_a_damaged_checkpoint(tmp_path):
+    def spoil(share: float) -> None:
+        if share == 9 / 12 and not run.skipped:
+            run.checkpoints.writer.settle()  # type: ignore[attr-defined]
+            (tmp_path / "last" / MODEL).write_bytes(b"")
+
+    batches = SomeBatches([9])
+    fields = {"total_steps": 12, "schedule": lambda _: 0.01}
+    run, _ = run_in(tmp_path, train_batches=batches, options=ROLLBACK, on_step=spoil, **fields)
+    fit(run)
+    assert run.skipped == 6  # back from step 10 to step 4
+    assert (tmp_path / "damaged-last").is_dir()
+    kept = {path.name: load_state(path)["step"] for path in tmp_path.glob("last*")}
+    assert kept == {"last": 12, "last-1": 8, "last-2": 4}
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """The writer waits for step 3; what it writes is step 2."""
+    reached = threading.Event()
+
+    def save_late(*args, **options):
+        assert reached.wait(timeout=60)
+        return checkpoint.save_checkpoint(*args, **options)
+
+    monkeypatch.setattr(snapshot, "save_checkpoint", save_late)
+
+    def at(share: float) -> None:
+        if share == 2 / 8:
+            expected.extend(weights(run))
+            run.checkpoints.write_last(run, {}, owes_validation=False)
+        if share == 3 / 8:
+            reached.set()
+
+    expected: list[torch.Tensor] = []
+    run, _ = run_in(tmp_path, on_step=at, options={"saving": Saving(checkpoint_hist=9)})
+    fit(run)
+    network = run.plain_model
+    checkpoint.load_weights(network, tmp_path / "last-2" / MODEL)
+    assert load_state(tmp_path / "last-2")["step"] == 2
+    assert same(expected, weights(run))
+
+
+def test_the_free_space_is_looked_at_before_a_save(tmp_path, monkeypatch, capsys):
+    run, _ = run_in(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    save(run)
+    assert re.search(
+        r"failed: .*1 MB are needed, and the disk has 1 MB left.*the next save tries", capsys.readouterr().out
+    )
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_last_save_that_fails_once_is_tried_again(tmp_path, monkeypatch):
+    failures = iter([full_disk])
+
+    def save_at_the_second_attempt(*args, **options):
+        return next(failures, checkpoint.save_checkpoint)(*args, **options)
+
+    run, _ = run_in(tmp_path)
     train(run)
-    (own,) = gather_statistics(run)
-    saved = average_statistics(run, [own, [value + 2 if value.is_floating_point() else value for value in own]])
-    assert saved.keys() == {"val", "val_ema"}
-    for name, network_ in run.networks.items():
-        for key, value in network_.state_dict().items():
-            assert torch.allclose(saved[name][key], value + 1 if "running" in key else value), key
-
-
-@pytest.mark.parametrize(("processes", "found"), [(2, 7.0), (3, 5.0)])
-def test_a_resumed_process_has_its_own_statistics_where_there_are_as_many(processes, found):
-    """Otherwise it keeps those of the weights file."""
-    run = make_run()
-    (own,) = gather_statistics(run)
-    gathered = [[torch.full_like(value, number) for value in own] for number in (6, 7)]
-    for buffer in run.plain_model.buffers():
-        buffer.fill_(5)
-    accelerator = SimpleNamespace(num_processes=processes, process_index=1, unwrap_model=run.accelerator.unwrap_model)
-    load_statistics(replace(run, accelerator=cast(Any, accelerator)), gathered)
-    assert {buffer.unique().item() for buffer in run.plain_model.buffers()} == {found}
+    monkeypatch.setattr(snapshot, "save_checkpoint", save_at_the_second_attempt)
+    run.checkpoints.write_last(run, {}, owes_validation=False)
+    run.checkpoints.finish()
+    assert load_state(tmp_path / "last")["step"] == 4
