@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from backbones import canonical_name
@@ -21,7 +22,8 @@ from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import Run, fit
 from backbones.training.resume import read_state
 from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
-from backbones.training.status import report_status
+from backbones.training.snapshot import Snapshots
+from backbones.training.status import report_status, write_status
 from backbones.training.tracking import Tracker
 
 
@@ -51,12 +53,20 @@ def main(argv: Sequence[str]) -> Evaluation:
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
-    with control.listening(), record(run, folder), snapshots.writing(), control.explaining_hangs():
+    with protect(run, folder, control, snapshots):
         introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
     accelerator.end_training()
     return evaluation
+
+
+@contextmanager
+def protect(run: Run, folder: Path, control: Control, snapshots: Snapshots) -> Iterator[None]:
+    """Own the run folder, answer signals, and end a run that hangs, during the block; wait for the last checkpoint."""
+    note_hang = partial(report_hang, run, folder)
+    with control.listening(), record(run, folder), snapshots.writing(), control.explaining_hangs(note_hang):
+        yield
 
 
 @contextmanager
@@ -68,6 +78,12 @@ def record(run: Run, folder: Path) -> Iterator[None]:
         return
     with claim(folder, run.recipe), report_status(folder, lambda: run.step), tracker.open(run.step):
         yield
+
+
+def report_hang(run: Run, folder: Path) -> None:
+    """Write to status.json that the run failed; the watchdog ends the process next."""
+    if run.accelerator.is_main_process:
+        write_status(folder, "failed", run.step)
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:

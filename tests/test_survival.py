@@ -131,5 +131,6 @@ def test_a_frozen_or_dead_process_ends_the_job_in_time_and_is_named(image_folder
     assert launcher.returncode != 0
     if number == signal.SIGSTOP:
         assert re.search(
-            r"process 0 on \S+: after step \d+, another process is gone or did not answer within 5 s", output
+            r"process 0 on \S+: after step \d+, in step \d+, another process is gone or did not answer within 5 s",
+            output,
         )

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 
 from backbones.errors import INTERRUPTED, UserError
 from backbones.recipe import Saving, Waiting
+from backbones.training.watchdog import MARGIN_SECONDS, Watchdog
 
 PREEMPTED = 75
 """Exit status after SIGTERM or SIGUSR1: the same command with --resume goes on (EX_TEMPFAIL)."""
@@ -67,6 +68,7 @@ class Control:
         first = timedelta(seconds=self.waiting.first_timeout)
         self.group: Any = dist.new_group(backend="gloo", timeout=first) if accelerator.num_processes > 1 else None
         self.is_first_step = True
+        self.watchdog = Watchdog(accelerator.process_index, self.waiting.first_timeout + MARGIN_SECONDS)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -83,7 +85,7 @@ class Control:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal end the run at once during the block."""
+        """Let a signal end the run at once during the block, which is a validation."""
         if self.received:
             raise self.stop(self.received)
         self.is_interruptible = True
@@ -100,7 +102,8 @@ class Control:
         here = torch.tensor([self.received, is_late and self.accelerator.is_main_process], dtype=torch.int64)
         if self.group is not None:
             dist.all_reduce(here, op=dist.ReduceOp.MAX, group=self.group)
-            self._shorten_timeouts()
+        self._shorten_timeouts()
+        self.watchdog.beat(f"step {step + 1}")
         received, is_due = here.tolist()
         return Decision(bool(is_due) or received != 0 or (every is not None and step % every == 0), received)
 
@@ -113,24 +116,31 @@ class Control:
         self.saved_at = time.monotonic()
 
     @contextmanager
-    def explaining_hangs(self) -> Iterator[None]:
-        """Turn the error of a wait that took too long into a UserError with process, host and step."""
+    def explaining_hangs(self, before_end: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Turn the error of a wait that took too long into a UserError with process, host and phase.
+
+        A process that waits without an error, as for its data, is ended by the watchdog, after ``before_end``.
+        """
+        self.watchdog.before_end = before_end
         try:
-            yield
+            with self.watchdog.watching():
+                yield
         except RuntimeError as error:
             if self.group is None or not re.search(TIMEOUT_TEXTS, str(error)):
                 raise
             seconds = self.waiting.first_timeout if self.is_first_step else self.waiting.timeout
             raise UserError(
-                f"process {self.accelerator.process_index} on {socket.gethostname()}: after step {self.step}, another "
-                f"process is gone or did not answer within {seconds:g} s (--timeout, --first-timeout)."
+                f"process {self.accelerator.process_index} on {socket.gethostname()}: after step {self.step}, in "
+                f"{self.watchdog.phase}, another process is gone or did not answer within {seconds:g} s (--timeout, "
+                "--first-timeout)."
             ) from error
 
     def _shorten_timeouts(self) -> None:
         """From the second step on, wait for other processes less long."""
         if self.is_first_step:
             self.is_first_step = False
-            for group in (self.group, dist.group.WORLD):
+            self.watchdog.limit = self.waiting.timeout + MARGIN_SECONDS
+            for group in (self.group, dist.group.WORLD) if self.group is not None else ():
                 set_timeout(timedelta(seconds=self.waiting.timeout), group)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:

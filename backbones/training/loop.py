@@ -70,8 +70,8 @@ class Checkpoints(Protocol):
         """Write ``last`` where it is time to; end the run where it was told to stop."""
         ...
 
-    def validating(self) -> AbstractContextManager[None]:
-        """Let a signal end the run at once during the block."""
+    def validating(self) -> AbstractContextManager[Callable[[], None]]:
+        """Let a signal end the run at once during the block; yield a function that shows that it goes on."""
         ...
 
     def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
@@ -99,9 +99,9 @@ class NoCheckpoints:
     def after_step(self, run: "Run") -> None:
         """Do nothing."""
 
-    def validating(self) -> AbstractContextManager[None]:
+    def validating(self) -> AbstractContextManager[Callable[[], None]]:
         """Do nothing."""
-        return nullcontext()
+        return nullcontext(lambda: None)
 
     def write_best(self, run: "Run", evaluations: dict[str, Evaluation]) -> None:
         """Do nothing."""
@@ -236,8 +236,8 @@ def validate_and_save(run: Run) -> Evaluation:
     run.report.show(run.step, now=run.report.is_live)
     _average_batch_norm(run)
     run.checkpoints.write_last(run, {}, owes_validation=True)
-    with run.checkpoints.validating():
-        evaluations = {name: _evaluate(run, name, network) for name, network in run.networks.items()}
+    with run.checkpoints.validating() as beat:
+        evaluations = {name: _evaluate(run, name, network, beat) for name, network in run.networks.items()}
     headline = list(evaluations.values())[-1]
     if not math.isfinite(headline.loss):
         raise UserError(f"the loss of the validation at step {run.step} is {headline.loss}. {REMEDY}")
@@ -257,9 +257,14 @@ def _log(run: Run) -> None:
     run.report.log(run.step)
 
 
-def _evaluate(run: Run, name: str, network: nn.Module) -> Evaluation:
+def _evaluate(run: Run, name: str, network: nn.Module, beat: Callable[[], None]) -> Evaluation:
     with show_validation(run.accelerator, name, run.val_batches.n) as show:
-        return evaluate(run.accelerator, network, run.val_batches, expected=run.val_batches.n, on_batch=show)
+
+        def on_batch(sums: Tensor) -> None:
+            beat()
+            show(sums)
+
+        return evaluate(run.accelerator, network, run.val_batches, expected=run.val_batches.n, on_batch=on_batch)
 
 
 def _seed_random_numbers(run: Run, micro_batch: int) -> None:

@@ -5,8 +5,9 @@ import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,17 @@ class Snapshots:
             self.finish()
             raise self.control.stop(decision.signal)
 
-    def validating(self) -> AbstractContextManager[None]:
-        """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed."""
+    @contextmanager
+    def validating(self) -> Iterator[Callable[[], None]]:
+        """Let a signal end the run at once during the block: ``last`` is written, and its validation is owed.
+
+        Yields the function that the validation calls to show that it goes on.
+        """
         self.writer.settle()
         is_saved = self.writer.failures == 0
-        return self.control.interruptible() if self.control and is_saved else nullcontext()
+        with self.control.interruptible() if self.control and is_saved else nullcontext():
+            self._beat("the validation")
+            yield partial(self._beat, "the validation")
 
     def write_last(self, run: Run, evaluations: dict[str, Evaluation], *, owes_validation: bool) -> None:
         """Write ``last`` with everything that a resumed run needs, in the background. This may come after any step.
@@ -98,11 +105,13 @@ class Snapshots:
             evaluations: figures of these weights by name; empty where they were not validated.
             owes_validation: the resumed run must validate before it trains.
         """
+        self._beat("a save")
         state = self.training_state(run) | {"owes_validation": owes_validation, "schema": SCHEMA}
         if run.accelerator.is_main_process:
             self.writer.settle()
             is_new = run.step != self.last_step  # the same step with its figures takes the place of itself
             self._start_writing(LAST, run, evaluations, state, self.recipe.saving.checkpoint_hist - 1 if is_new else 0)
+        self._beat(f"step {run.step + 1}")
 
     def write_best(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
         """Write the weights as ``best``, in the background; the last of ``evaluations`` says how good they are."""
@@ -134,6 +143,10 @@ class Snapshots:
         self.rollbacks, self.last_step = self.rollbacks + 1, -1
         self._report_rollback(run, error)
         return state["owes_validation"]
+
+    def _beat(self, phase: str) -> None:
+        if self.control:
+            self.control.watchdog.beat(phase)
 
     def _find_newest(self, run: Run) -> Path | None:
         """Return the newest sound checkpoint, the same one on every process."""

@@ -1,7 +1,7 @@
 """Runs of a four-layer network on made-up images, without a data set."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,8 @@ class FakeCheckpoints:
     def after_step(self, _run: Run) -> None:
         return
 
-    def validating(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def validating(self) -> AbstractContextManager[Callable[[], None]]:
+        return nullcontext(lambda: None)
 
     def write_best(self, _run: Run, evaluations: dict[str, Evaluation]) -> None:
         self.best_top1 = list(evaluations.values())[-1].top1

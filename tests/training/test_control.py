@@ -98,8 +98,9 @@ def test_checkpoints_come_every_so_many_minutes(monkeypatch):
 def test_an_answer_that_never_comes_is_explained(text):
     control = make_control()
     control.group, control.step, control.is_first_step = object(), 7, False
+    control.watchdog.beat("step 8")
     with (
-        pytest.raises(UserError, match=r"process 0 on \S+: after step 7, another process .* within 120 s"),
+        pytest.raises(UserError, match=r"process 0 on \S+: after step 7, in step 8, another process .* within 120 s"),
         control.explaining_hangs(),
     ):
         raise RuntimeError(text)
