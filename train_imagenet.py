@@ -18,7 +18,7 @@ from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
 from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
-from backbones.training.launch import create_accelerator, precision_name
+from backbones.training.launch import create_accelerator, precision_name, require_deterministic
 from backbones.training.loop import Run, fit
 from backbones.training.resume import read_state
 from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
@@ -30,6 +30,8 @@ from backbones.training.tracking import Tracker
 def main(argv: Sequence[str]) -> Evaluation:
     """Train as the command line says and return the figures of the last validation."""
     recipe = read_recipe(argv)
+    if recipe.deterministic:
+        require_deterministic()
     accelerator = create_accelerator(
         precision=recipe.precision,
         device=recipe.device,
@@ -53,6 +55,7 @@ def main(argv: Sequence[str]) -> Evaluation:
     run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
     if recipe.resume:
         snapshots.restore(run, state)
+    snapshots.require_space(run)
     with protect(run, folder, control, snapshots):
         introduce(run, folder, train, val, changed)
         evaluation = fit(run, owes_validation=state["owes_validation"])

@@ -356,6 +356,9 @@ class Recipe:
     """Keep, evaluate and save an exponential moving average of the weights."""
     log_wandb: bool = False
     """Send every logged row to Weights & Biases, too; the run folder always has all rows."""
+    deterministic: bool = False
+    """Use deterministic operations only, so that a resumed run is the same to the bit on a GPU, too; on a CPU it always
+    is. This costs speed, and an operation that has no such form is an error."""
     on_nan: Literal["stop", "rollback"] = "stop"
     """At a loss or a gradient that is not finite: end the run, or go back to the newest checkpoint and past the images
     up to that step, three times at most."""

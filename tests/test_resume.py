@@ -142,6 +142,9 @@ def test_a_change_of_surroundings_is_said(train, folder, image_folder, tmp_path,
     shown = capsys.readouterr().out
     assert "changed     processes: 8 -> 1" in shown
     assert "changed     validation images:" in shown
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "event" in line]
+    assert [(row["event"], row["step"]) for row in events] == [("changed", 8)]
+    assert "processes: 8 -> 1" in events[0]["text"]
 
 
 def test_a_summary_cut_off_by_a_kill_does_not_stop_a_resume(train, folder):

@@ -24,6 +24,8 @@ Changes = dict[str, tuple[Any, Any]]
 
 def introduce(run: Run, folder: Path, train: Index, val: Index, changed: Changes) -> None:
     """Print model, data, folder and length of the run, and the options ``changed`` since the checkpoint."""
+    if changed and run.report.tracker:
+        run.report.tracker.event(run.step, "changed", "; ".join(_describe(changed)))
     for label, text in (*_facts(run, folder, train), *_remarks(run, train.notes + val.notes, changed)):
         run.report.say(label, text)
 
@@ -50,10 +52,14 @@ def _facts(run: Run, folder: Path, train: Index) -> Iterator[tuple[str, object]]
 def _remarks(run: Run, notes: tuple[str, ...], changed: Changes) -> Iterator[tuple[str, object]]:
     for note in notes:
         yield "note", note
-    for option, (before, after) in changed.items():
-        yield "changed", f"{option}: {before!r} -> {after!r}"
+    for change in _describe(changed):
+        yield "changed", change
     for warning in find_bad_settings(run):
         yield "warning", warning
+
+
+def _describe(changed: Changes) -> list[str]:
+    return [f"{option}: {before!r} -> {after!r}" for option, (before, after) in changed.items()]
 
 
 def find_bad_settings(run: Run) -> Iterator[str]:

@@ -60,6 +60,14 @@ def create_accelerator(
     return accelerator
 
 
+def require_deterministic() -> None:
+    """Let torch use deterministic operations only. Call it before anything runs on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
 def mixed_precision(precision: Precision, launched: str | None) -> str:
     """Return accelerate's name of the precision; the launcher's "no" is its default and gives way."""
     launched = launched or "no"

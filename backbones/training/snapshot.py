@@ -71,6 +71,19 @@ class Snapshots:
         finally:
             self.writer.close()
 
+    def require_space(self, run: Run) -> None:
+        """Raise UserError where the disk has no room for two checkpoints; warn where those to be kept would not fit."""
+        if not run.accelerator.is_main_process:
+            return
+        parameters = sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters())
+        one = count_bytes([network.state_dict() for network in run.networks.values()]) + parameters
+        free, kept = free_space(self.folder), self.recipe.saving.checkpoint_hist + 2
+        text = f"a checkpoint has about {one / 1e6:.0f} MB, and the disk of {self.folder} has {free / 1e6:.0f} MB left"
+        if free < 2 * one + SPARE_BYTES:
+            raise UserError(f"{text}. Free some, or name another --output.")
+        if free < kept * one:
+            terminal.say("warning", f"{text}: {kept} would not fit. Free some, or lower --checkpoint-hist.")
+
     def after_step(self, run: Run) -> None:
         """Save where it is time to, or where a signal ends the run; then raise StoppedError, on every process."""
         self.writer.poll()
@@ -267,9 +280,15 @@ def network_hash(weights: Weights) -> str:
     return hashlib.sha256(str([(name, tuple(tensor.shape)) for name, tensor in weights.items()]).encode()).hexdigest()
 
 
+def free_space(folder: Path) -> int:
+    """Return the free bytes on the disk of ``folder``, which need not exist yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
 def require_space(folder: Path, needed: int) -> None:
     """Raise OSError where the disk of ``folder`` has less than ``needed`` bytes left."""
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     if free < needed:
         raise OSError(
             errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed, and the disk has {free / 1e6:.0f} MB left", str(folder)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from backbones.recipe import Log, Optim, Recipe
 from backbones.training.evaluate import Evaluation
@@ -122,12 +123,15 @@ def make_run(
     ema: bool = False,
     recipe: Recipe | None = None,
     tracker: Tracker | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    create: Callable[[nn.Module], Optimizer] = lambda model: create_optimizer(model, Optim(), lr=0.1),
     **fields,
 ) -> Run:
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=micro_batches)
+    accelerator.scaler = scaler
     model = model or network()
     average = ModelEmaV3(model, decay=0.5) if ema else None
-    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
+    prepared, optimizer = accelerator.prepare(model, create(model))
     total_steps = fields.get("total_steps", 8)
     schedule = fields.get("schedule", poly_with_burn_in(lr=0.05, total_steps=8, burn_in=2, power=1))
     recipe = recipe or Recipe(log=Log(interval=3))

@@ -24,7 +24,8 @@ def run_in(folder, *, resume: bool = False, options: dict[str, Any] | None = Non
     recipe = Recipe(log=Log(interval=3), resume=str(folder) if resume else None, **(options or {}))
     writer = snapshots_in(folder, recipe=recipe)
     tracker = Tracker(folder, recipe)
-    run = make_run(network(dropout=0.5), ema=True, recipe=recipe, checkpoints=writer, tracker=tracker, **fields)
+    model = fields.pop("model", None) or network(dropout=0.5)
+    run = make_run(model, ema=True, recipe=recipe, checkpoints=writer, tracker=tracker, **fields)
     state, _ = read_state(recipe, folder, run.accelerator, train="images", val="validation")
     if resume:
         writer.restore(run, state)

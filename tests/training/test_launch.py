@@ -1,10 +1,19 @@
 """The launcher's words are understood, and what it did not do is said."""
 
+import os
+
 import pytest
+import torch
 
 from backbones.errors import UserError
 from backbones.training import launch
-from backbones.training.launch import check_processes, launch_command, mixed_precision, requested_processes
+from backbones.training.launch import (
+    check_processes,
+    launch_command,
+    mixed_precision,
+    requested_processes,
+    require_deterministic,
+)
 
 PYTHON = ["/usr/bin/python3", "/env/bin/accelerate", "launch"]
 
@@ -75,3 +84,16 @@ def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch):
     words = [*PYTHON, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
     monkeypatch.setattr(launch, "_launcher_words", lambda: words)
     assert launch_command() == "accelerate launch --config_file 'cpu 1.yaml' train_imagenet.py"
+
+
+def test_deterministic_means_that_torch_refuses_other_operations(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        require_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]

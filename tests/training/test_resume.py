@@ -1,20 +1,28 @@
 """A checkpoint becomes the run again, or is refused by name."""
 
+import json
 import math
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.optim import SGD
 
 from backbones.errors import UserError
-from backbones.recipe import Log, Recipe
+from backbones.recipe import Log, Optim, Recipe
 from backbones.training.checkpoint import load_state
-from backbones.training.loop import fit
+from backbones.training.loop import Run, fit
+from backbones.training.manifest import measure, named_tensors
+from backbones.training.optim import create_optimizer
 from backbones.training.resume import NEW_RUN, load_run_state, read_state
 from tests import accelerate_state
 from tests.training.make_runs import make_run, network, same, train, weights
-from tests.training.make_snapshots import run_in, save, snapshots_in
+from tests.training.make_snapshots import rows, run_in, save, snapshots_in
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -104,4 +112,142 @@ def test_a_lost_average_is_damage_even_without_a_manifest(tmp_path):
     for name in ("manifest.json", "ema.safetensors"):
         (tmp_path / "last" / name).unlink()
     with pytest.raises(UserError, match=r"last is damaged: ema.safetensors is missing"):
+        run_in(tmp_path, resume=True)
+
+
+# A test of the tests: each part of a checkpoint that is lost is seen
+
+
+def pretend_sound(folder: Path) -> None:
+    """Write a manifest that fits the files as they are."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    manifest |= {"files": {path.name: measure(path) for path in files}, "tensors": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def lose_from_state(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def lose(folder: Path) -> None:
+        state = load_state(folder)
+        change(state)
+        torch.save(state, folder / "state.pt")
+        pretend_sound(folder)
+
+    return lose
+
+
+def lose_average(folder: Path) -> None:
+    (folder / "ema.safetensors").unlink()
+    pretend_sound(folder)
+
+
+def forget_updates(state: dict[str, Any]) -> None:
+    for group in state["optimizer"]["param_groups"]:
+        group.pop("updates", None)
+    state["optimizer"]["param_groups"][-1]["updates"] = 0
+
+
+class Fused(nn.Module):
+    """A network with one fusion weight, which darknet's rule holds until step 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.fusion = network(dropout=0.5), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return self.inner(x * self.fusion[0] + x.flip(-1) * self.fusion[1])
+
+
+def create(model: nn.Module) -> SGD:
+    optim = Optim(fusion_update="darknet", burnin_update=3)
+    return create_optimizer(model, optim, lr=0.1, fusion_weights=[(model.fusion, 3)], batch_size=6, burn_in=2)  # type: ignore[list-item]
+
+
+def full_run(folder: Path, *, resume: bool = False, **fields) -> tuple[Run, bool]:
+    """Return a run with average, fusion weights in burn-in and a gradient scaler, and whether it owes a validation."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
+    options = {"model_ema": True, "precision": "fp16"}
+    return run_in(folder, resume=resume, options=options, model=Fused(), scaler=scaler, create=create, **fields)
+
+
+def fingerprint(run: Run) -> str:
+    """Return the sha256 of weights, average, optimizer and scaler."""
+    assert run.ema is not None
+    parts = [run.plain_model.state_dict(), run.ema.module.state_dict(), run.optimizer.optimizer.state_dict()]
+    tensors = {name: tensor.tolist() for name, tensor in named_tensors(parts)}
+    scaler = run.accelerator.scaler.state_dict() if run.accelerator.scaler else None
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in run.optimizer.param_groups]
+    return sha256(repr((run.step, tensors, groups, scaler)).encode()).hexdigest()
+
+
+class KilledError(Exception):
+    """The end of a run after it was saved."""
+
+
+def save_and_stop(run: Run) -> None:
+    save(run)
+    raise KilledError
+
+
+def goes_on_as_the_same_run(folder: Path, lose: Callable[[Path], None]) -> bool:
+    straight, _ = full_run(folder / "straight")
+    fit(straight)
+    first, _ = full_run(folder / "cut", on_step=lambda share: save_and_stop(first) if share == 5 / 8 else None)
+    with pytest.raises(KilledError):
+        fit(first)
+    lose(folder / "cut" / "last")
+    second, _ = full_run(folder / "cut", resume=True)
+    fit(second)
+    return fingerprint(straight) == fingerprint(second) and rows(folder / "straight") == rows(folder / "cut")
+
+
+def test_a_run_with_everything_goes_on_as_the_same_run(tmp_path):
+    assert goes_on_as_the_same_run(tmp_path, pretend_sound)
+
+
+@pytest.mark.parametrize(
+    ("lose", "message"),
+    [
+        (lose_average, "ema.safetensors is missing"),
+        (
+            lose_from_state(lambda state: state["optimizer"]["state"].clear()),
+            "the momenta of the optimizer",
+        ),
+        (lose_from_state(lambda state: state.pop("step")), "its state has no step"),
+        (lose_from_state(lambda state: state.update(scaler=None)), "the state of the gradient scaler is missing"),
+        (lose_from_state(lambda state: state.pop("skipped")), "its state has no skipped"),
+    ],
+)
+def test_a_part_that_is_lost_is_named(tmp_path, lose, message):
+    with pytest.raises(UserError, match=f"last is damaged: {message}"):
+        goes_on_as_the_same_run(tmp_path, lose)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(step=4),
+        forget_updates,
+        lambda state: state["scaler"].update(scale=1024.0),
+        lambda state: state["optimizer"]["state"].pop(0),
+        lambda state: state["optimizer"]["state"][0]["momentum_buffer"].zero_(),
+        lambda state: state["report"]["losses"].clear(),
+        lambda state: state.update(skipped=1),
+    ],
+)
+def test_a_part_that_is_wrong_is_not_the_same_run(tmp_path, change):
+    """Nothing names these; so the comparison itself must see each of them."""
+    assert not goes_on_as_the_same_run(tmp_path, lose_from_state(change))
+
+
+def test_momenta_of_another_shape_are_refused(tmp_path):
+    run, _ = run_in(tmp_path)
+    train(run)
+    save(run)
+
+    def widen(state: dict[str, Any]) -> None:
+        state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(1)
+
+    lose_from_state(widen)(tmp_path / "last")
+    with pytest.raises(UserError, match=r"momentum_buffer of parameter 0 has the shape \(1,\), and"):
         run_in(tmp_path, resume=True)

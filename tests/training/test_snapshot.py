@@ -302,3 +302,17 @@ def test_a_last_save_that_fails_once_is_tried_again(tmp_path, monkeypatch):
     run.checkpoints.write_last(run, {}, owes_validation=False)
     run.checkpoints.finish()
     assert load_state(tmp_path / "last")["step"] == 4
+
+
+@pytest.mark.parametrize(("free", "says"), [(1_000_000, "refused"), (1_100_000, "warned"), (10**9, "")])
+def test_the_free_space_is_looked_at_before_training(tmp_path, monkeypatch, capsys, free, says):
+    """Checkpoints of this network have 7 kB; a megabyte is kept free beside two of them."""
+    run, _ = run_in(tmp_path, options={"saving": Saving(checkpoint_hist=1000)})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    if says == "refused":
+        with pytest.raises(UserError, match=r"a checkpoint has about 0 MB, and the disk .* has 1 MB left. Free some"):
+            run.checkpoints.require_space(run)  # type: ignore[attr-defined]
+    else:
+        run.checkpoints.require_space(run)  # type: ignore[attr-defined]
+    assert ("1002 would not fit" in capsys.readouterr().out) == (says == "warned")
