@@ -12,6 +12,7 @@ from pathlib import Path
 
 from backbones import canonical_name
 from backbones.assembly.announce import conclude, introduce
+from backbones.assembly.preflight.preflight import preflight
 from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
@@ -27,8 +28,8 @@ from backbones.training.status import report_status, write_status
 from backbones.training.tracking import Tracker
 
 
-def main(argv: Sequence[str]) -> Evaluation:
-    """Train as the command line says and return the figures of the last validation."""
+def main(argv: Sequence[str]) -> Evaluation | None:
+    """Train as the command line says and return the figures of the last validation; None after a dry run."""
     recipe = read_recipe(argv)
     if recipe.deterministic:
         require_deterministic()
@@ -47,6 +48,9 @@ def main(argv: Sequence[str]) -> Evaluation:
         steps_per_epoch=batches[0].steps_per_epoch,
         burn_in_gives_way=burn_in_gives_way(argv),
     )
+    if recipe.dry_run:
+        preflight(recipe, accelerator, folder, train, val, [sys.executable, __file__, *argv])
+        return None
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
     control = Control(accelerator, recipe.saving, recipe.waiting, run=str(folder))
@@ -92,6 +96,7 @@ def report_hang(run: Run, folder: Path) -> None:
 def read_recipe(argv: Sequence[str]) -> Recipe:
     """Return the recipe; a resumed run has its own as a file below the command line, unless another is named."""
     resume = find_value(Recipe, argv, "resume")
+    resume = None if resume == "null" else resume
     if resume == AUTO:
         resume = find_automatically(find_value(Recipe, argv, "output"))
         argv = [*argv, "--resume", resume or "null"]

@@ -359,6 +359,10 @@ class Recipe:
     deterministic: bool = False
     """Use deterministic operations only, so that a resumed run is the same to the bit on a GPU, too; on a CPU it always
     is. This costs speed, and an operation that has no such form is an error."""
+    dry_run: bool = False
+    """Check data, shards, memory, learning, resuming and disk in a few minutes, tell the hours, and train nothing."""
+    price: float | None = None
+    """Price of one device for an hour, for the cost that a dry run tells."""
     on_nan: Literal["stop", "rollback"] = "stop"
     """At a loss or a gradient that is not finite: end the run, or go back to the newest checkpoint and past the images
     up to that step, three times at most."""

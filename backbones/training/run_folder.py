@@ -53,7 +53,7 @@ def claim(folder: Path, recipe: Recipe) -> Iterator[None]:
             for path in [*(folder / name for name in LEFTOVERS), *folder.glob(f"{NOT_FINITE}*")]:
                 path.unlink(missing_ok=True)
         remove_leftovers(folder)
-        repeatable = replace(recipe, output=None, resume=None)
+        repeatable = replace(recipe, output=None, resume=None, price=None)
         write_text(folder / RECIPE, yaml.safe_dump(repeatable.to_dict(), sort_keys=False))
         yield
 
