@@ -8,7 +8,7 @@ CPU := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=PASSIVE
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-slow test-gpu bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-slow test-gpu faults bench bench-gpu check format lock clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -37,6 +37,9 @@ test-slow: $(READY)  ## Run the slow tests
 
 test-gpu: $(READY)  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
+
+faults: $(READY)  ## Try the 40 faults of a long run and print the table (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.table
 
 bench: $(READY)  ## Measure the loader and the mixing against their peers (minutes; leave the machine alone meanwhile)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/loader.py --json benchmarks/results/loader-cpu.json

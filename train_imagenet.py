@@ -13,7 +13,15 @@ from pathlib import Path
 from backbones import canonical_name
 from backbones.assembly.announce import conclude, introduce
 from backbones.assembly.preflight.preflight import preflight
-from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
+from backbones.assembly.run import (
+    build_model,
+    build_run,
+    create_snapshots,
+    require_network,
+    splits,
+    train_loader,
+    val_loader,
+)
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
@@ -33,6 +41,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
     recipe = read_recipe(argv)
     if recipe.deterministic:
         require_deterministic()
+    require_network(recipe)
     accelerator = create_accelerator(
         precision=recipe.precision,
         device=recipe.device,

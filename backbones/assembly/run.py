@@ -1,5 +1,7 @@
 """A recipe to its parts: the loaders, the network and the run that the entry scripts put together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,16 +84,30 @@ def eval_loader(index: Index, accelerator: Accelerator, **options: Any) -> EvalL
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
     """Return the network with its initial weights, which depend on the seed alone."""
     torch.manual_seed(recipe.seed)
-    try:
+    with explain_model_args(recipe):
         model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
         if recipe.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
+    set_batch_norm(model, momentum=recipe.optim.bn_momentum)
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def require_network(recipe: Recipe) -> None:
+    """Raise UserError where there is no such network or it has no such options; no memory is taken for it."""
+    options = {name: value for name, value in recipe.model_args.items() if name != "pretrained"}
+    with explain_model_args(recipe), suppress(RuntimeError), torch.device("meta"):  # some networks need real numbers
+        create_network(recipe.model, **options)
+
+
+@contextmanager
+def explain_model_args(recipe: Recipe) -> Iterator[None]:
+    """Turn the errors of a network's options into a UserError that names the options."""
+    try:
+        yield
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(
             f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}"
         ) from error
-    set_batch_norm(model, momentum=recipe.optim.bn_momentum)
-    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
 
 
 def build_run(

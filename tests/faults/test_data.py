@@ -1,69 +1,24 @@
-"""Faults of a data set, injected into a small one, and what training and evaluation make of each.
-
-64 training and 21 validation images of 64 x 64 pixels in 4 classes; one fault in each test.
-"""
+"""Rows 1 to 11 and 37: faults of a data set, and what training and evaluation make of each."""
 
 import io
-import json
 import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import eval as evaluation_script
 from backbones.errors import UserError
-from backbones.training.evaluate import Evaluation
 from tests import accelerate_state
+from tests.faults.small_runs import BAD, CLASSES, evaluate, rows, spoil, train
 from train_imagenet import main
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
-CLASSES = ("ant", "bee", "cow", "dog")
-TINY = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "1", "--workers", "1"]
-TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "1"]
 SKIP = ["--bad-images", "skip", "--bad-images-limit", "0.05"]
-BAD = "train/bee/003.jpg"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set without a fault."""
-    root = tmp_path_factory.mktemp("sound")
-    random = np.random.default_rng(0)
-    for split, counts in (("train", [16] * 4), ("val", [6, 5, 5, 5])):
-        for label, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                noise = random.integers(0, 90, (64, 64, 3))
-                noise[..., label % 3] += 60 + 60 * (label // 3)
-                Image.fromarray(noise.astype(np.uint8)).save(root / split / name / f"{number:03d}.jpg", quality=92)
-    return root
-
-
-@pytest.fixture
-def data(sound: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
-    return Path(shutil.copytree(sound, tmp_path / "data"))
-
-
-def train(data: Path, *words: str) -> Evaluation:
-    accelerate_state.reset()
-    return main([*TINY, "--data-dir", str(data), "--output", str(data.parent / "run"), *words])
-
-
-def evaluate(data: Path, *words: str) -> Evaluation:
-    accelerate_state.reset()
-    return evaluation_script.main(["--ckpt", str(data.parent / "run"), "--data-dir", str(data), *words])
-
-
-def rows(data: Path) -> list[dict]:
-    return [json.loads(line) for line in (data.parent / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
 def half(data: bytes) -> bytes:
@@ -98,11 +53,14 @@ def jpeg_bomb(data: bytes) -> bytes:
     return data[: frame + 5] + struct.pack(">HH", 65500, 65500) + data[frame + 9 :]
 
 
-def spoil(path: Path, change: Callable[[bytes], bytes]) -> None:
-    path.write_bytes(change(path.read_bytes()))
-
-
-FAULTS = [half, without_end, nothing, web_page, png_bomb, jpeg_bomb]  # rows 1, 2, 4 and 37
+FAULTS = [
+    pytest.param(half, marks=pytest.mark.fault(1)),
+    pytest.param(without_end, marks=pytest.mark.fault(1)),
+    pytest.param(nothing, marks=pytest.mark.fault(2)),
+    pytest.param(web_page, marks=pytest.mark.fault(4)),
+    pytest.param(png_bomb, marks=pytest.mark.fault(37)),
+    pytest.param(jpeg_bomb, marks=pytest.mark.fault(37)),
+]
 
 
 @pytest.mark.parametrize("loader", ["dali", "reference"])
@@ -129,7 +87,8 @@ def test_the_run_stops_above_one_in_ten_thousand(data: Path) -> None:
         train(data, "--bad-images", "skip")
 
 
-@pytest.mark.parametrize("fault", FAULTS)  # row 3
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("fault", [half, nothing, web_page])
 def test_a_bad_validation_image_always_stops_and_is_never_replaced(data: Path, fault) -> None:
     bad = data / "val" / "bee" / "002.jpg"
     spoil(bad, fault)
@@ -139,8 +98,9 @@ def test_a_bad_validation_image_always_stops_and_is_never_replaced(data: Path, f
         shutil.rmtree(data.parent / "run", ignore_errors=True)
 
 
+@pytest.mark.fault(5)
 def test_a_flipped_byte_in_the_middle_decodes_and_is_not_noticed(data: Path) -> None:
-    """Row 5. Only a hash from before could tell; docs/data.md says so."""
+    """Only a hash from before could tell; docs/data.md says so."""
 
     def flip(encoded: bytes) -> bytes:
         middle = len(encoded) * 3 // 4
@@ -151,7 +111,8 @@ def test_a_flipped_byte_in_the_middle_decodes_and_is_not_noticed(data: Path) -> 
     assert rows(data)[-2]["data/replaced"] == 0
 
 
-@pytest.mark.parametrize("split", ["train", "val"])  # row 6
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("split", ["train", "val"])
 def test_an_empty_class_is_named(data: Path, split: str) -> None:
     for path in (data / split / "cow").iterdir():
         path.unlink()
@@ -159,13 +120,15 @@ def test_an_empty_class_is_named(data: Path, split: str) -> None:
         train(data)
 
 
-def test_a_missing_validation_folder_is_not_made_up_for(data: Path) -> None:  # row 7
+@pytest.mark.fault(7)
+def test_a_missing_validation_folder_is_not_made_up_for(data: Path) -> None:
     shutil.rmtree(data / "val")
     with pytest.raises(UserError, match=rf"{data}(.|\n)*val"):
         train(data)
 
 
-def test_flat_validation_images_are_said_to_lack_labels(data: Path) -> None:  # row 7, as it is met in practice
+@pytest.mark.fault(7)
+def test_flat_validation_images_are_said_to_lack_labels(data: Path) -> None:
     for path in sorted((data / "val").rglob("*.jpg")):
         path.rename(data / "val" / f"{path.parent.name}_{path.name}")
     for name in CLASSES:
@@ -174,21 +137,24 @@ def test_flat_validation_images_are_said_to_lack_labels(data: Path) -> None:  # 
         train(data)
 
 
-@pytest.mark.parametrize(("split", "other"), [("train", "val"), ("val", "train")])  # row 8
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(("split", "other"), [("train", "val"), ("val", "train")])
 def test_a_class_that_only_one_split_has_is_named(data: Path, split: str, other: str) -> None:
     shutil.copytree(data / split / "ant", data / split / "emu")
     with pytest.raises(UserError, match=rf"classes differ: only for .* in {data / split}: emu"):
         train(data)
 
 
-def test_a_checkpoint_of_other_classes_is_not_evaluated(data: Path) -> None:  # row 8
+@pytest.mark.fault(8)
+def test_a_checkpoint_of_other_classes_is_not_evaluated(data: Path) -> None:
     train(data)
     shutil.copytree(data / "val" / "ant", data / "val" / "emu")
     with pytest.raises(UserError, match="has 5 classes, the checkpoint has 4; not in both: emu"):
         evaluate(data)
 
 
-def test_links_are_walked_once_and_said_so(data: Path, capsys) -> None:  # row 9
+@pytest.mark.fault(9)
+def test_links_are_walked_once_and_said_so(data: Path, capsys) -> None:
     (data / "train" / "ant" / "loop").symlink_to(data / "train")
     (data / "train" / "ant" / "again.jpg").symlink_to(data / "train" / "ant" / "000.jpg")
     train(data)
@@ -198,20 +164,23 @@ def test_links_are_walked_once_and_said_so(data: Path, capsys) -> None:  # row 9
     assert "loop" in printed
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 8, 21, 64])  # row 10; test_two_processes.py has the ranks
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 21, 64])
 def test_every_validation_image_counts_once_for_any_batch(data: Path, batch_size: int) -> None:
     trained = train(data)
     assert evaluate(data, "--batch-size", str(batch_size)) == trained
     assert trained.n == 21
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(data: Path) -> None:  # row 11
+@pytest.mark.fault(11)
+def test_a_batch_larger_than_the_data_set_is_refused(data: Path) -> None:
     with pytest.raises(UserError, match="batch_size=128 is larger than the data set of 64 images"):
         train(data, "--batch-size", "128")
     assert not (data.parent / "run" / "last").exists()
 
 
-def test_the_tail_that_a_batch_leaves_out_is_printed(data: Path, capsys) -> None:  # row 11
+@pytest.mark.fault(11)
+def test_the_tail_that_a_batch_leaves_out_is_printed(data: Path, capsys) -> None:
     train(data, "--batch-size", "7")
     assert "1 training images are left out of each epoch" in capsys.readouterr().out
 
