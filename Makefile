@@ -8,10 +8,10 @@ CPU := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=PASSIVE
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-slow test-gpu faults bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu check format lock clean
 
 help:  ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## Make the environment .venv from requirements.lock
 
@@ -40,6 +40,12 @@ test-gpu: $(READY)  ## Run the tests that need a GPU
 
 faults: $(READY)  ## Try the 40 faults of a long run and print the table (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.table
+
+test-namespaces: $(READY)  ## Train on two hosts made of network namespaces (a minute, root; else skipped with the reason)
+	$(BIN)/python -m pytest -m hosts tests/hosts/test_namespaces.py
+
+test-hosts: $(READY)  ## The same, and on a real SLURM that is installed in a private root (minutes, root)
+	$(BIN)/python -m pytest -m hosts tests/hosts
 
 bench: $(READY)  ## Measure the loader and the mixing against their peers (minutes; leave the machine alone meanwhile)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/loader.py --json benchmarks/results/loader-cpu.json

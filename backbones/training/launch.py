@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from backbones.errors import UserError
 from backbones.recipe import Precision
+from backbones.training.network import explaining_absence, prepare_network
 
 _ACCELERATE_NAMES: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 PR_SET_PDEATHSIG = 1
@@ -35,8 +36,8 @@ def create_accelerator(
     """Return the Accelerator of this process.
 
     Raises ``UserError`` when fewer processes run than the launcher was asked for, when it asks for a GPU that is not
-    there, or when its mixed precision contradicts ``precision``. Without ``obey_launcher`` the launcher's mixed
-    precision is ignored.
+    there, when its mixed precision contradicts ``precision``, or when the processes of several hosts do not come
+    together within ``timeout`` seconds. Without ``obey_launcher`` the launcher's mixed precision is ignored.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
@@ -47,15 +48,17 @@ def create_accelerator(
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
     # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    accelerator = Accelerator(
-        cpu=device == "cpu" or not torch.cuda.is_available(),
-        mixed_precision=mixed_precision(precision, launched),
-        gradient_accumulation_steps=grad_accum_steps,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
-        ],
-    )
+    prepare_network(limit=timeout)
+    with explaining_absence(timeout):
+        accelerator = Accelerator(
+            cpu=device == "cpu" or not torch.cuda.is_available(),
+            mixed_precision=mixed_precision(precision, launched),
+            gradient_accumulation_steps=grad_accum_steps,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
+            ],
+        )
     check_processes(accelerator.num_processes, requested_processes(launcher))
     return accelerator
 

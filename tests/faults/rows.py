@@ -1,7 +1,7 @@
 """The 40 faults: what we expect, and what became of each elsewhere.
 
-The peer is timm's train.py of August 2026 with its model test_resnet; elsewhere another program, as the row says. "silent": it
-ended with status 0 and a wrong result.
+The peer is timm's train.py of August 2026 with its model test_resnet, or another program where the row names it.
+"silent": it ended with status 0 and a wrong result.
 """
 
 from typing import NamedTuple

@@ -97,3 +97,13 @@ def test_deterministic_means_that_torch_refuses_other_operations(monkeypatch):
     finally:
         torch.use_deterministic_algorithms(mode=False)
         torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+
+
+def test_the_network_is_looked_at_before_the_processes_meet(monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch, "prepare_network", lambda *, limit: seen.append(limit))
+    monkeypatch.setattr(launch, "Accelerator", lambda **_: (_ for _ in ()).throw(RuntimeError("connection reset")))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes did not come together within 33 s"):
+        launch.create_accelerator(timeout=33)
+    assert seen == [33]
