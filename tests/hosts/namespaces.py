@@ -55,12 +55,14 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def two_hosts(folder: Path, *, hosts_file: str = "127.0.0.1 localhost\n") -> Iterator[tuple[Host, Host]]:
-    """Make two hosts, a at 10.77.0.1 and b at 10.77.0.2, that resolve names by ``hosts_file``, during the block."""
-    names = folder / "hosts"
-    names.write_text(hosts_file)
+def two_hosts(
+    folder: Path, *, names: tuple[str, str] = ("a", "b"), hosts_file: str = "127.0.0.1 localhost\n"
+) -> Iterator[tuple[Host, Host]]:
+    """Make two hosts, at 10.77.0.1 and 10.77.0.2, that resolve names by ``hosts_file``, during the block."""
+    file = folder / "hosts"
+    file.write_text(hosts_file)
     with ExitStack() as stack:
-        a, b = (stack.enter_context(_host(name, f"10.77.0.{i}", names)) for i, name in enumerate("ab", start=1))
+        a, b = (stack.enter_context(_host(name, f"10.77.0.{i}", file)) for i, name in enumerate(names, start=1))
         spaces = [("name", CABLE, "netns", str(host.holder)) for host in (a, b)]
         _ip("link", "add", *spaces[0], "type", "veth", "peer", *spaces[1])
         for host in (a, b):
@@ -80,11 +82,12 @@ def _host(name: str, address: str, hosts_file: Path) -> Iterator[Host]:
             assert holder.stdout.readline() == "ready\n"
             yield host
         finally:
-            _kill(host.processes())
+            kill(host.processes())
             holder.kill()
 
 
-def _kill(processes: Sequence[psutil.Process]) -> None:
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill processes."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -1,7 +1,5 @@
 """Training on two hosts, which are network namespaces: the same weights, named faults, and an end in time."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -11,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.torch import load_file
 
 from tests.hosts.namespaces import CABLE, Host, two_hosts, wait_until, why_not
+from tests.hosts.runs import fingerprint, rows, state
 from tests.tiny_runs import TINY
 
 pytestmark = [pytest.mark.hosts, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -56,26 +54,6 @@ def train_on_both(hosts: tuple[Host, Host], data: Path, run: Path, *more: str) -
 
 def training(data: Path, run: Path, *more: str) -> list[str]:
     return [*TINY, "--model-ema", "--data-dir", str(data), "--output", str(run), "--resume", "auto", *more]
-
-
-def fingerprint(run: Path) -> dict[str, str]:
-    """Return the hashes of weights and average."""
-
-    def digest(name: str) -> str:
-        tensors = sorted(load_file(run / "last" / name).items())
-        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in tensors)).hexdigest()
-
-    return {name: digest(name) for name in ("model.safetensors", "ema.safetensors")}
-
-
-def rows(run: Path) -> list[dict]:
-    path = run / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def state(run: Path) -> str:
-    return json.loads((run / "status.json").read_text())["state"]
 
 
 def test_two_hosts_train_to_the_weights_of_two_processes_on_one(hosts, image_folder, tmp_path):
