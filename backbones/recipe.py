@@ -310,6 +310,22 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Health:
+    """Monitors of the run. An alarm is a line, a row of metrics.jsonl and a W&B alert; it changes nothing."""
+
+    monitors: bool = True
+    """Watch fusion weights, loss, gradient, BatchNorm, speed, processes and disk, and write heartbeat.json."""
+    fusion_interval: int = 100
+    """Steps between two looks at the fusion weights, each at the next log row."""
+    replica_interval: int = 5000
+    """Steps between two comparisons of the parameters of all processes, each at the next log row. A difference ends
+    the run."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "health.", "fusion_interval", "replica_interval")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run. The run folder holds its complete recipe, which can be run again as it is."""
 
@@ -386,6 +402,8 @@ class Recipe:
     """Checkpoints between validations."""
     waiting: Waiting = field(default_factory=Waiting)
     """Limits for hanging processes."""
+    health: Health = field(default_factory=Health)
+    """Monitors and their alarms."""
     log: Log = field(default_factory=Log)
     """Logging of figures."""
 

@@ -170,6 +170,18 @@ def test_the_options_of_the_loader_may_change_without_a_word():
     assert theirs - set(FREE) == {"loading.bad_images", "loading.bad_images_limit"}
 
 
+def test_a_run_from_before_the_monitors_goes_on_with_them_without_a_word(train, folder, capsys):
+    train()
+    recipe = load_state(folder / "last")["recipe"]
+    recipe.pop("health")
+    rewrite_state(folder, {"recipe": recipe})
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.partition("health:")[0] + "log:" + text.partition("\nlog:")[2])
+    main(["--resume", str(folder), "--epochs", "3", "--fusion-interval", "7"])
+    changed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed")]
+    assert changed == ["changed     epochs: 2 -> 3"]
+
+
 def test_a_resumed_run_has_its_recipe_below_the_command_line(tmp_path, monkeypatch):
     file = tmp_path / "recipe.yaml"
     file.write_text("epochs: 8\nlr: 0.3\naugment: {augmentation: inception}")

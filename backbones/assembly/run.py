@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
+from backbones.assembly.health import create_health
 from backbones.assembly.network import create_network
 from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
@@ -129,6 +130,8 @@ def build_run(
         model.compile()
     rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr, **rule))
+    report = create_report(recipe, accelerator, train, schedule, total_steps=total_steps, tracker=tracker)
+    report.health = create_health(recipe, accelerator, prepared, optimizer.optimizer, tracker and tracker.folder)
     return Run(
         accelerator=accelerator,
         model=prepared,
@@ -140,7 +143,7 @@ def build_run(
         val_batches=val,
         mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed, batch_size=recipe.batch_size),
         checkpoints=checkpoints,
-        report=create_report(recipe, accelerator, train, schedule, total_steps=total_steps, tracker=tracker),
+        report=report,
         on_step=partial(set_drop_block_progress, model),
         ema=ema,
     )

@@ -1,7 +1,7 @@
 """Reporting of a run: mean losses, speed, progress, counters, and the metrics that other parts contribute."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
@@ -11,8 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from backbones import terminal
+from backbones.errors import UserError
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import REMEDY, NotFiniteError
+from backbones.training.health.health import Health
+from backbones.training.health.monitor import Row
+from backbones.training.reading import join_micro_batches, read_device, with_mean
 from backbones.training.schedule import Schedule
 from backbones.training.stopwatch import Stopwatch
 from backbones.training.tracking import Metrics, Tracker
@@ -50,6 +54,8 @@ class Report:
     """On the first process only."""
     contributions: list[Contribution] = field(default_factory=list)
     """The hook for metrics of any other part."""
+    health: Health = field(default_factory=Health)
+    """Monitors, which look at each row after the steps of an interval."""
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     losses: list[Tensor] = field(default_factory=list)
     """Losses since the last row, still on the device."""
@@ -61,8 +67,10 @@ class Report:
     """Sums of ``count`` over all processes and since step 0, at the last row."""
     counted_before: dict[str, int] = field(default_factory=dict)
     """The counters of the checkpoint that was resumed."""
+    last_step: int = 0
+    """Last step that was counted, for the heartbeat."""
     last_loss: float | None = None
-    """Mean loss of the last row, for the progress display."""
+    """Mean loss of the last row, for the progress display and the heartbeat."""
     last_speed: dict[str, float] = field(default_factory=lambda: Stopwatch().read())
     """Speed at the last row, likewise."""
     task: terminal.Task | None = None
@@ -86,6 +94,7 @@ class Report:
         self.norms = {step: torch.tensor(norm, device=device) for step, norm in state["norms"].items()}
         self.rows = [(loss, count) for loss, count in state["rows"]]
         self.counters = self.counted_before = dict(state["counters"])
+        self.health.restart()
 
     def say(self, label: str, text: object) -> None:
         """Print a line above the progress display."""
@@ -105,7 +114,11 @@ class Report:
         if not self.accelerator.is_main_process:
             yield
             return
-        with terminal.STDOUT.task("starting", self.total_steps, unit="steps", done=step) as self.task:
+        self.last_step = step
+        with (
+            terminal.STDOUT.task("starting", self.total_steps, unit="steps", done=step) as self.task,
+            self.health.beating(lambda: (self.last_step, self.last_loss)),
+        ):
             yield
 
     def find_bad_step(self) -> int | None:
@@ -118,6 +131,7 @@ class Report:
     def count_step(self, step: int) -> bool:
         """Note that the optimizer step with this number, from 1, is done, and return whether a row is due."""
         self.stopwatch.images += self.batch_size
+        self.last_step = step
         self.show(step)
         return step % self.interval == 0
 
@@ -128,24 +142,28 @@ class Report:
             self.task.update(step, self._figures(step), what=f"epoch {epoch}", now=now)
 
     def log(self, step: int) -> None:
-        """Log the mean loss since the last row. This waits for the device.
+        """Log the mean loss since the last row, and raise alarms. This waits for the device.
 
         Raises:
             NotFiniteError: the loss is not finite.
+            UserError: a monitor ends the run.
         """
         if not self.losses:
             return
-        loss = self._mean_over_processes(torch.stack(self.losses).mean())
+        losses, norms, watched = self._read(step)
+        loss = losses[0]
         if not math.isfinite(loss):
             raise NotFiniteError(f"the training loss is {loss} at step {step}. {REMEDY}", step)
         self._sum_counters()
         moment, speed = self._moment("interval", step), self.stopwatch.read()
-        train = {"train/loss": loss, "train/lr": self.schedule(step), **self._gradient(), **self.counters}
-        self._log(moment, {**train, **speed})
+        gradient = {"train/grad_norm": norms[0]} if norms else {}  # none under gradient scaling
+        self._log(moment, {"train/loss": loss, "train/lr": self.schedule(step), **gradient, **self.counters, **speed})
         self.rows.append((loss, len(self.losses)))
         self.last_loss, self.last_speed = loss, speed
+        row = self._row(step, losses[1:], norms[1:])
         self.losses.clear()
         self.norms.clear()
+        self._raise_alarms(row, watched)
         self.stopwatch.restart()
 
     def log_validation(self, step: int, evaluations: dict[str, Evaluation], *, is_best: bool) -> None:
@@ -175,15 +193,28 @@ class Report:
     def _moment(self, kind: Literal["interval", "validation"], step: int) -> Moment:
         return Moment(kind, step, step / self.steps_per_epoch, step * self.batch_size)
 
-    def _mean_over_processes(self, value: Tensor) -> float:
-        total = cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
-        return total.item() / self.accelerator.num_processes
+    def _read(self, step: int) -> tuple[list[float], list[float], list[list[float]]]:
+        """Return losses of all processes, norms (each with their mean in front), and what the monitors watch."""
+        sums = cast(Tensor, self.accelerator.reduce(with_mean(self.losses), reduction="sum"))
+        losses, norms, *watched = read_device([sums, with_mean(self.norms.values()), *self.health.collect(step)])
+        return [loss / self.accelerator.num_processes for loss in losses], norms, watched
 
-    def _gradient(self) -> dict[str, float]:
-        """Return the mean norm of the gradient since the last row; nothing under gradient scaling."""
-        if not self.norms:
-            return {}
-        return {"train/grad_norm": torch.stack(list(self.norms.values())).mean().item()}
+    def _row(self, step: int, losses: Sequence[float], norms: Sequence[float]) -> Row:
+        """Return what monitors get to see of the steps since the last row."""
+        return Row(
+            step,
+            join_micro_batches(losses, self.accelerator.gradient_accumulation_steps),
+            dict(zip(self.norms, norms, strict=True)),
+            self.last_speed["perf/images_per_second"],
+            self.stopwatch.elapsed,
+            self.stopwatch.waited,
+        )
+
+    def _raise_alarms(self, row: Row, watched: Sequence[Sequence[float]]) -> None:
+        for alarm in self.health.judge(row, watched):
+            self.event(row.step, f"alarm/{alarm.alarm}", alarm.text, **alarm.numbers)
+            if alarm.stops:
+                raise UserError(alarm.text)
 
     def _sum_counters(self) -> None:
         counts = self.count()

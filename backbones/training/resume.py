@@ -24,6 +24,7 @@ FREE = (
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
     "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",
     "waiting.timeout", "waiting.first_timeout",
+    "health", "health.monitors", "health.fusion_interval", "health.replica_interval",
 )  # fmt: skip
 """Options that change nothing of what is computed."""
 

@@ -17,13 +17,14 @@ from backbones.recipe import Recipe
 from backbones.terminal import say
 from backbones.training.checkpoint import find_checkpoint, find_resumable
 from backbones.training.guard import NOT_FINITE
+from backbones.training.health.heartbeat import HEARTBEAT
 from backbones.training.status import STATUS
 from backbones.training.tracking import METRICS, SUMMARY
 
 RECIPE = "recipe.yaml"
 AUTO = "auto"
 """Value of --resume: go on from the newest sound checkpoint of --output, or begin a new run there."""
-LEFTOVERS = (METRICS, SUMMARY, STATUS)
+LEFTOVERS = (METRICS, SUMMARY, STATUS, HEARTBEAT)
 """Files of a run that never reached a checkpoint. Its folder may be used again."""
 
 

@@ -26,7 +26,12 @@ class Stopwatch:
         self.waited += time.perf_counter() - asked
         return batch
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the last `restart`, at least a nanosecond."""
+        return max(time.perf_counter() - self.start, 1e-9)
+
     def read(self) -> dict[str, float]:
         """Return ``perf/images_per_second`` (of all processes) and ``perf/data_wait`` (0-1)."""
-        elapsed = max(time.perf_counter() - self.start, 1e-9)
+        elapsed = self.elapsed
         return {"perf/images_per_second": self.images / elapsed, "perf/data_wait": self.waited / elapsed}
