@@ -83,6 +83,29 @@ def test_a_signal_to_one_rank_is_the_signal_of_all(ranks, alone):
     assert alone["decisions"] == expected
 
 
+def test_ranks_that_agree_raise_no_alarm(ranks, alone):
+    assert [rank["healthy"] for rank in (*ranks, alone)] == [[], [], []]
+
+
+def test_what_is_wrong_in_one_rank_only_is_known_to_all_and_named(ranks):
+    """One is slow, has other statistics and, from step 9 on, one other bit in its weights, which ends the run."""
+    first, second = (rank["broken"] for rank in ranks)
+    assert first == second
+    names = [event for _, event, _ in first]
+    assert sorted(names) == ["alarm/batch_norm", "alarm/replicas", "alarm/straggler"]
+    texts = {event: (step, text) for step, event, text in first}
+    step, text = texts["alarm/batch_norm"]
+    assert step == 2
+    assert text.startswith("the mean running variance of 1.1 is ")
+    assert " in process 1 and " in text
+    assert texts["alarm/straggler"][1].startswith("process 1 takes ")
+    step, text = texts["alarm/replicas"]
+    assert step == 10
+    assert text.startswith(
+        "at step 10 the weights of process 1 are not those of process 0, first in 1.4.weight (1 of 6 parameters)"
+    )
+
+
 @pytest.fixture(scope="module")
 def run_folder(image_folder, tmp_path_factory) -> Path:
     """A run of train_imagenet.py on two processes."""

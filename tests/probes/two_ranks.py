@@ -6,7 +6,8 @@ Arguments: data folder, output folder. Each rank writes rank<R>.pt.
 import os
 import signal
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -17,13 +18,19 @@ from torch import nn
 
 from backbones.assembly.run import create_report, splits, train_loader, val_loader
 from backbones.data.mixing import Mixer
-from backbones.recipe import Optim, Recipe, Saving
+from backbones.errors import UserError
+from backbones.recipe import Log, Optim, Recipe, Saving
 from backbones.training.control import Control, Decision
+from backbones.training.health.batch_norm import BatchNormStatistics
+from backbones.training.health.health import Health
+from backbones.training.health.monitor import Every
+from backbones.training.health.replicas import Replicas
+from backbones.training.health.stragglers import Stragglers
 from backbones.training.launch import create_accelerator
 from backbones.training.loop import NoCheckpoints, Run, fit
 from backbones.training.optim import create_optimizer
 
-RECIPE = Recipe(batch_size=32, img_size=24, workers=1, epochs=2, device="cpu")
+RECIPE = Recipe(batch_size=32, img_size=24, workers=1, steps=4, device="cpu")
 
 
 def seen(batches) -> list[tuple[int, int, int, torch.Tensor]]:
@@ -45,30 +52,77 @@ def rate(_step: int) -> float:
     return 0.05
 
 
-def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
-    """Return the weights after two epochs with mixing on, and the top-1 of the last validation."""
-    recipe = Recipe(**{**vars(RECIPE), "data_dir": data})
+def make_run(data: str, model: nn.Module, **fields) -> Run:
+    """Return a run of this rank with mixing on; ``fields`` are those of the recipe."""
+    recipe = Recipe(**{**vars(RECIPE), "data_dir": data, **fields})
     accelerator = create_accelerator(device="cpu")
     train, val = splits(recipe)
-    model = network(norm=norm)
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
     assert isinstance(optimizer, AcceleratedOptimizer)
     batches = train_loader(recipe, train, accelerator)
-    run = Run(
+    assert recipe.steps is not None
+    return Run(
         accelerator=accelerator,
         model=prepared,
         optimizer=optimizer,
         schedule=rate,
         recipe=recipe,
-        total_steps=4,
+        total_steps=recipe.steps,
         train_batches=batches,
         val_batches=val_loader(recipe, val, accelerator),
         mix=Mixer(recipe.mixing, classes=4, seed=recipe.seed, batch_size=recipe.batch_size),
         checkpoints=NoCheckpoints(),
-        report=create_report(recipe, accelerator, batches, rate, total_steps=4, tracker=None),
+        report=create_report(recipe, accelerator, batches, rate, total_steps=recipe.steps, tracker=None),
     )
+
+
+def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
+    """Return the weights after two epochs, and the top-1 of the last validation."""
+    run = make_run(data, network(norm=norm))
     evaluation = fit(run)
     return {key: value.clone() for key, value in run.plain_model.state_dict().items()}, evaluation.top1
+
+
+class Slow(nn.Module):
+    """The identity, which takes its time."""
+
+    seconds = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return x
+
+
+def watched(data: str, *, broken: bool) -> list[tuple[int, str, str]]:
+    """Return the alarms (step, name, text) of this rank in a run of 12 steps, watched at every second one.
+
+    If ``broken``, the last of several ranks is slow, its images are bright, and one bit of its weights turns in step 9.
+    """
+    slow = Slow()
+    run = make_run(data, nn.Sequential(slow, network(norm=True)), steps=12, val_interval=100, log=Log(interval=1))
+    norms, replicas = (
+        BatchNormStatistics(run.plain_model, run.accelerator),
+        Replicas(run.plain_model, run.accelerator, 2),
+    )
+    stragglers = Stragglers(run.model, run.accelerator)
+    norms.every, stragglers.every = Every(2), Every(2)
+    replicas = Replicas(run.plain_model, run.accelerator, 2)
+    run.report.health = Health([norms, replicas, *([stragglers] if broken else [])])
+    alarms: list[tuple[int, str, str]] = []
+    run.report.event = lambda step, event, text, **_: alarms.append((step, event, text))  # type: ignore[method-assign]
+    if broken and run.accelerator.process_index > 0:
+        slow.seconds = 0.05
+        plain, mix = run.plain_model, run.mix
+        run.mix = lambda batch: (100 * (mixed := mix(batch))[0], mixed[1])
+        run.on_step = lambda share: turn_bit(plain) if share == 8 / 12 else None
+    with suppress(UserError):
+        fit(run)
+    return alarms
+
+
+def turn_bit(model: nn.Module) -> None:
+    """Turn the lowest bit of one weight."""
+    model.get_parameter("1.4.weight").data.view(-1)[:1].view(torch.int32).bitwise_xor_(1)
 
 
 def decisions(accelerator: Accelerator) -> list[Decision]:
@@ -97,6 +151,8 @@ def report(data: str) -> dict:
         "validation": validation,
         "plain": trained(data, norm=False),
         "norm": trained(data, norm=True),
+        "healthy": watched(data, broken=False),
+        "broken": watched(data, broken=True),
         "decisions": [tuple(decision) for decision in decisions(accelerator)],
     }
 
