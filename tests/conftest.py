@@ -1,6 +1,6 @@
 """What tests of several parts share: a small data set of real JPEG files, and a fresh accelerate in each test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from tests import accelerate_state
 from tests.dataset.make_pictures import save_image, write_split
 from tests.dataset.make_sources import Images, make_images
 from tests.tiny_runs import TINY
+from tests.training.wandb_server import KEY, WandbServer, serve
 from train_imagenet import main
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -92,6 +93,26 @@ def train(image_folder, tmp_path, fresh_accelerate):
 def folder(tmp_path) -> Path:
     """The run folder of `train`."""
     return tmp_path / "run"
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def no_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No key, proxy or W&B configuration of this machine."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name in (*PROXIES, *map(str.upper, PROXIES), "NETRC", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def wandb_server(monkeypatch: pytest.MonkeyPatch, no_wandb: None) -> Iterator[WandbServer]:
+    """The W&B server that this machine is configured for."""
+    with serve() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
 
 
 @pytest.fixture

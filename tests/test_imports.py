@@ -40,7 +40,7 @@ FOREIGN = {
 }
 ONLY_IMPORTERS = {
     "nvidia": {"data/pipeline.py", "data/augment/auto_augment_dali.py"},
-    "wandb": {"training/tracking.py"},
+    "wandb": {"training/wandb_sender.py"},
     "jsonargparse": {"command_line.py"},
 }
 

@@ -44,8 +44,6 @@ def _facts(run: Run, folder: Path, train: Index) -> Iterator[tuple[str, object]]
     yield "model", f"{recipe.model}, {parameters / 1e6:.2f} M parameters, {device}"
     yield "data", images + tail
     yield "batch", f"{recipe.batch_size} images per step = {shares} (BatchNorm sees {each})"
-    if run.report.tracker and run.report.tracker.wandb:
-        yield "W&B", run.report.tracker.wandb.where
     yield "length", f"{run.total_steps} steps of {steps} per epoch, from step {run.step}; {burn_in}"
 
 

@@ -20,12 +20,16 @@ from backbones.training.guard import NOT_FINITE
 from backbones.training.health.heartbeat import HEARTBEAT
 from backbones.training.status import STATUS
 from backbones.training.tracking import METRICS, SUMMARY
+from backbones.training.wandb_sender import LEDGERS, PICTURES
+from backbones.training.wandb_sender import LOCK as WANDB_LOCK
 
 RECIPE = "recipe.yaml"
 AUTO = "auto"
 """Value of --resume: go on from the newest sound checkpoint of --output, or begin a new run there."""
-LEFTOVERS = (METRICS, SUMMARY, STATUS, HEARTBEAT)
+LEFTOVERS = (METRICS, SUMMARY, STATUS, HEARTBEAT, *LEDGERS)
 """Files of a run that never reached a checkpoint. Its folder may be used again."""
+KEPT_LEFTOVERS = (RECIPE, LOCK, WANDB_LOCK, PICTURES, "wandb")
+"""More of them that need not be removed: pictures after its first step are dropped by the tracker."""
 
 
 def choose_run_folder(recipe: Recipe, accelerator: Accelerator) -> Path:
@@ -112,4 +116,4 @@ def _require_unused(folder: Path) -> None:
 
 def _is_known(path: Path) -> bool:
     """Tell whether a run that never reached a checkpoint leaves such a file."""
-    return path.name in {RECIPE, LOCK, *LEFTOVERS} or path.suffix == PARTIAL or path.name.startswith(NOT_FINITE)
+    return path.name in {*LEFTOVERS, *KEPT_LEFTOVERS} or path.suffix == PARTIAL or path.name.startswith(NOT_FINITE)

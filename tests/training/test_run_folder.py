@@ -52,6 +52,17 @@ def test_a_run_that_never_reached_a_checkpoint_frees_its_folder(tmp_path):
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_what_wandb_and_pictures_leave_does_not_hold_the_folder_of_such_a_run(tmp_path):
+    with claim(tmp_path / "run", Recipe()):
+        for name in ("wandb", "pictures"):
+            (tmp_path / "run" / name).mkdir()
+        for name in (".wandb.lock", "wandb-online.json", "wandb-offline.json"):
+            (tmp_path / "run" / name).touch()
+    assert choose(output=tmp_path / "run") == tmp_path / "run"
+    with claim(tmp_path / "run", Recipe()):
+        assert not list((tmp_path / "run").glob("wandb-*.json"))
+
+
 def test_a_folder_has_one_owner_at_a_time(old_run):
     recipe = Recipe(resume=str(old_run))
     with (

@@ -1,23 +1,18 @@
-"""Rows reach the files always, and W&B never gets in the way."""
+"""Rows reach the files always."""
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import wandb
 from PIL import Image
 
-from backbones.recipe import Log, Recipe
+from backbones.recipe import Recipe
 from backbones.training import tracking
 from backbones.training.tracking import Tracker
-
-
-@pytest.fixture
-def reachable(monkeypatch):
-    """The W&B server seems to answer."""
-    monkeypatch.setattr(tracking, "_require_reachable", lambda _url: None)
+from backbones.training.wandb_sender import Ledger, read_ledger, write_ledger
 
 
 def rows(folder) -> list[dict]:
@@ -62,57 +57,6 @@ def test_a_line_that_was_cut_off_when_the_run_was_killed_is_dropped(tmp_path):
         file.write('{"step": 20, "train/lo')
     tracker.rewind(20)
     assert rows(tmp_path) == [{"step": 10, "train/loss": 1.0}]
-
-
-def test_wandb_offline_writes_a_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    recipe = Recipe(log_wandb=True, log=Log(wandb_mode="offline"))
-    tracker = Tracker(tmp_path, recipe)
-    with tracker.open(0):
-        tracker.log(1, {"train/loss": 2.0})
-    wandb.teardown()  # its process has flushed the file when it is gone
-    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert b"train/loss" in written.read_bytes()
-    assert str(tracker.wandb_id) in written.name
-
-
-def test_wandb_that_fails_to_start_is_one_warning(tmp_path, monkeypatch, reachable):
-    def refuse(**_):
-        raise wandb.errors.CommError("no route to host")
-
-    monkeypatch.setattr(wandb, "init", refuse)
-    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
-    with pytest.warns(UserWarning, match=r"W&B failed .*no route to host.*the run goes on"), tracker.open(0):
-        tracker.log(1, {"train/loss": 2.0})
-    assert rows(tmp_path) == [{"step": 1, "train/loss": 2.0}]
-
-
-def test_wandb_out_of_reach_goes_on_offline(tmp_path, monkeypatch, reachable):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    start = wandb.init
-
-    def only_offline(**settings):
-        if settings["mode"] != "offline":
-            raise wandb.errors.CommError("no route to host")
-        return start(**settings)
-
-    monkeypatch.setattr(wandb, "init", only_offline)
-    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
-    with pytest.warns(UserWarning, match="no route to host"), tracker.open(0):
-        tracker.log(1, {"train/loss": 2.0})
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-
-
-def test_wandb_that_dies_in_the_middle_is_one_warning_and_every_row_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    tracker = Tracker(tmp_path, Recipe(log_wandb=True, log=Log(wandb_mode="offline")))
-    with tracker.open(0):
-        assert tracker.wandb is not None
-        tracker.wandb.run.finish()
-        with pytest.warns(UserWarning, match="W&B failed"):
-            tracker.log(1, {"train/loss": 2.0})
-        tracker.log(2, {"train/loss": 1.0})
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2]
 
 
 def write_summary(folder, *lines: str) -> None:
@@ -174,14 +118,6 @@ def test_a_picture_becomes_a_file_and_no_json(tmp_path):
         assert picture.size == (3, 2)
 
 
-def test_wandb_gets_pictures_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    tracker = Tracker(tmp_path, Recipe(log_wandb=True, log=Log(wandb_mode="offline")))
-    with tracker.open(0):
-        tracker.log(1, {"batch": Image.new("RGB", (3, 2))})
-    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/batch_*.png"))
-
-
 def test_pictures_of_one_step_at_two_moments_are_two_files_and_a_resume_drops_later_ones(tmp_path):
     tracker = Tracker(tmp_path, Recipe())
     for step in (20, 30):
@@ -211,19 +147,72 @@ def test_bytes_that_are_no_text_survive_a_resume(tmp_path):
     assert len((tmp_path / "metrics.jsonl").read_bytes().splitlines()) == 2
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for_and_the_run_is_kept_offline(tmp_path, monkeypatch):
-    """W&B itself would try for 15 seconds, and then refuse to go on offline: "run ID is in use"."""
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    wandb.teardown()
-    modes: list[str | None] = []
-    start = wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **settings: modes.append(settings["mode"]) or start(**settings))
-    tracker = Tracker(tmp_path, Recipe(log_wandb=True))
-    with pytest.warns(UserWarning, match=r"W&B failed \(ConnectionRefusedError"), tracker.open(0):
-        tracker.log(1, {"train/loss": 2.0})
-    wandb.teardown()
-    assert modes == ["offline"]
-    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert b"train/loss" in written.read_bytes()
+class FakeMirror:
+    """Stand-in for the W&B mirror that notes what it is told, and how many rows there were then."""
+
+    id = "x"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[tuple[str, int]] = []
+
+    def poll(self) -> None:
+        self.calls.append(("poll", len(rows(self.folder))))
+
+    def close(self, seconds: float) -> None:
+        self.calls.append((f"close {seconds:g}", len(rows(self.folder))))
+
+    def start(self) -> None:
+        self.calls.append(("start", len(rows(self.folder))))
+
+
+@pytest.fixture
+def mirrored(tmp_path, monkeypatch) -> tuple[Tracker, FakeMirror]:
+    """A tracker whose run is mirrored to W&B, seemingly."""
+    mirror = FakeMirror(tmp_path)
+    monkeypatch.setattr(tracking, "WandbMirror", lambda *_, **__: mirror)
+    return Tracker(tmp_path, Recipe(log_wandb=True)), mirror
+
+
+def test_the_mirror_looks_for_a_row_when_it_is_there(mirrored):
+    tracker, mirror = mirrored
+    with tracker.open(0):
+        tracker.log(1, {"train/loss": 1.0})
+    assert mirror.calls == [("poll", 1), ("close 30", 1)]
+
+
+def test_a_run_that_is_stopped_does_not_wait_long_for_wandb(mirrored):
+    tracker, mirror = mirrored
+    tracker.log(1, {"train/loss": 1.0})
+    with pytest.raises(KeyboardInterrupt), tracker.open(1):
+        raise KeyboardInterrupt
+    assert mirror.calls == [("close 5", 1)]
+
+
+def test_rows_are_dropped_while_nobody_sends_them(mirrored):
+    tracker, mirror = mirrored
+    with tracker.open(0):
+        for step in (1, 2, 3):
+            tracker.log(step, {})
+        tracker.rewind(1)
+    assert mirror.calls[3:] == [("close 5", 3), ("start", 1), ("close 30", 1)]
+
+
+def test_rows_that_were_dropped_are_not_taken_for_sent(tmp_path):
+    tracker = Tracker(tmp_path, Recipe())
+    for step in (1, 2, 3):
+        tracker.log(step, {})
+    write_ledger(tmp_path, "online", Ledger("x", rows=3, step=7, complete=True))
+    tracker.rewind(1)
+    assert read_ledger(tmp_path, "online") == Ledger("x", rows=1, step=7, complete=True)
+
+
+def test_a_picture_is_there_before_its_row(tmp_path, monkeypatch):
+    """The mirror looks for the pictures of a step once its row has come."""
+    seen: list[bool] = []
+    save = Image.Image.save
+    metrics = tmp_path / "metrics.jsonl"
+    monkeypatch.setattr(Image.Image, "save", lambda *words: seen.append(metrics.exists()) or save(*words))
+    Tracker(tmp_path, Recipe()).log(7, {"map": Image.new("RGB", (3, 2))})
+    assert seen == [False]
+    assert metrics.exists()
