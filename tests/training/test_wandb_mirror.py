@@ -105,7 +105,8 @@ def warnings_in(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("warning")]
 
 
-def test_rows_pictures_and_alerts_arrive(tmp_path, wandb_server, capsys):
+def test_rows_pictures_and_alerts_arrive(tmp_path, wandb_server, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_SERVICE", "that of another run of W&B in this process")
     tracker = Tracker(tmp_path, recipe(None))
     with tracker.open(0):
         tracker.log(1, {"train/loss": 2.0})
@@ -257,14 +258,35 @@ def test_rows_lost_with_wandb_are_sent_when_it_is_started_again(tmp_path, wandb_
     assert len(warnings_in(capfd.readouterr().out)) == 1
 
 
-def test_a_process_that_failed_is_not_started_again_at_once(tmp_path, fake, capfd):
-    fake(f"open({str(tmp_path / 'starts')!r}, 'a').write('x'); raise ValueError('no')")
+def test_a_process_that_failed_is_started_again_only_after_a_while_and_in_silence(tmp_path, fake, capfd, monkeypatch):
+    starts = tmp_path / "starts"
+    fake(f"open({str(starts)!r}, 'a').write('x'); raise ValueError('no')")
     mirror = WandbMirror(tmp_path, recipe())
+    wait_for(lambda: mirror.poll() or mirror.failed_at)
     for _ in range(100):
         mirror.poll()
-        time.sleep(0.02)
+    assert mirror.sender is None
+    assert starts.read_text() == "x"
+    monkeypatch.setattr(wandb_mirror, "RETRY_SECONDS", 0.0)
+    wait_for(lambda: mirror.poll() or len(starts.read_text()) == 2)
     mirror.close()
-    assert (tmp_path / "starts").read_text() == "x"
+    assert len(warnings_in(capfd.readouterr().out)) == 1
+
+
+def test_signals_for_the_run_do_not_end_the_process(tmp_path, fake, capfd):
+    """A scheduler may signal every process of a job; Ctrl-C reaches the whole group."""
+    fake("return Run()")
+    mirror = WandbMirror(tmp_path, recipe())
+    wait_for(lambda: mirror.poll() or mirror.where)
+    assert mirror.sender
+    pid = mirror.sender._process.pid
+    assert os.getsid(pid) == pid
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        os.kill(pid, number)
+    sender = mirror.sender
+    mirror.close()
+    assert sender.rows == 0
+    assert warnings_in(capfd.readouterr().out) == []
 
 
 @pytest.mark.parametrize("who", ["wandb-core", "our own process"])

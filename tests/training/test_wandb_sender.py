@@ -1,5 +1,6 @@
 """The program that sends rows: what it reads, what it keeps, and what it takes for sent."""
 
+import io
 import json
 import queue
 import socket
@@ -227,6 +228,25 @@ def test_alerts_are_sent_and_the_end_is_heard(monkeypatch):
     assert [wandb_sender._hear(run, messages) for _ in range(2)] == [True, False]
     assert wandb_sender._hear(run, messages)
     assert sent == [{"title": "alarm", "text": "hot"}]
+
+
+def test_an_orphan_stops_to_follow_though_its_input_goes_on(tmp_path, monkeypatch):
+    """Another process may hold the other end of its input."""
+    monkeypatch.setattr(wandb_sender, "POLL_SECONDS", 0.01)
+    write(tmp_path, '{"step": 1}\n')
+    run = SimpleNamespace(log=lambda *_, **__: None)
+    followed = wandb_sender._follow(order(tmp_path), run, Ledger("x"), "offline", queue.Queue())
+    assert followed.rows == 1
+
+
+def test_an_orphan_ends_whatever_wandb_does(monkeypatch):
+    limits: list[int] = []
+    monkeypatch.setattr(wandb_sender.signal, "alarm", limits.append)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"title": "t", "text": "x"}\n'))
+    messages = queue.Queue()
+    wandb_sender._read_messages(messages, parent=0)
+    assert [messages.get_nowait(), messages.get_nowait()] == [{"title": "t", "text": "x"}, None]
+    assert limits == [30]
 
 
 def test_two_processes_do_not_send_the_rows_of_one_folder(tmp_path, monkeypatch):
