@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": "decode every image once, and list the bad ones so that training leaves them out",
     "doctor": "tell whether the loader or the network is the limit, and which setting to change",
     "launch": "print a file that starts a run on several hosts: a SLURM job, a Kubeflow TrainJob, a SkyPilot task",
+    "replay": "send the rows and pictures of a run to Weights & Biases, where it could not be reached",
     "digits": "write scikit-learn's digits as an image folder for the demo",
 }
 """Command -> purpose; ``main(arguments)`` of backbones/commands/NAME.py runs it."""
