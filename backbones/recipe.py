@@ -278,6 +278,8 @@ class Log:
 
     def __post_init__(self) -> None:
         require_positive(self, "log.", "interval")
+        is_name = not set(self.wandb_project) & set("/\\#?%:")
+        require(is_name, "log.wandb_project", self.wandb_project, "must be a name without / \\ # ? % and :")
 
 
 @dataclass(frozen=True)

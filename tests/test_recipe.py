@@ -93,6 +93,7 @@ def test_what_a_protocol_does_not_have_is_refused(preprocess, message):
         (Recipe, "lr", 0.0),
         (Recipe, "seed", -1),
         (Recipe, "steps", 0),
+        (Log, "wandb_project", "https://me:password@wandb.invalid"),
     ],
 )
 def test_a_value_out_of_range_is_named(group, option, value):
