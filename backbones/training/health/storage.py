@@ -48,20 +48,23 @@ class CheckpointAge(HostMonitor):
         self.seconds = saving.ckpt_minutes and 60 * saving.ckpt_minutes
         self.steps = saving.ckpt_every
         self.watch = _Watch()
-        self.restart()
+        self.saved: int | None = None
+        """Time of the newest checkpoint, by the clock of the disk; None where there is none."""
+        self.seen: tuple[float, int] | None = None
+        """Time and step at which it was first seen; None before the first look."""
 
     def restart(self) -> None:
-        """Count from now on."""
-        self.saved, self.since, self.since_step = self._read_time(), time.monotonic(), None
+        """Count from the next look on."""
+        self.seen = None
 
     def look(self, row: Row) -> list[Finding] | None:
         """Return whether the newest checkpoint is too old."""
         if not self.watch.is_due():
             return None
         now, saved = time.monotonic(), self._read_time()
-        if saved != self.saved or self.since_step is None:
-            self.saved, self.since, self.since_step = saved, now, row.step
-        seconds, steps = now - self.since, row.step - self.since_step
+        if saved != self.saved or self.seen is None:
+            self.saved, self.seen = saved, (now, row.step)
+        seconds, steps = now - self.seen[0], row.step - self.seen[1]
         is_late = self.seconds is not None and seconds > MAX_INTERVALS * self.seconds
         if not is_late and not (self.steps is not None and steps > MAX_INTERVALS * self.steps):
             return []

@@ -52,6 +52,11 @@ def test_many_places_make_one_line_for_each_alarm():
     assert not second.stops
 
 
+def test_a_line_ends_the_run_if_one_of_its_findings_does():
+    (merged,) = Alarms().update(50, [HOT._replace(place="a"), HOT._replace(place="b", stops=True)])
+    assert merged.stops
+
+
 def test_after_a_restart_what_is_still_wrong_is_said_again():
     alarms = Alarms()
     assert said(alarms, [50], HOT) == [50]

@@ -170,11 +170,18 @@ def test_a_weight_below_its_floor_is_dead_even_if_it_got_a_gradient_before():
 
 def test_after_a_restart_the_steps_without_a_gradient_are_counted_anew():
     rig = Rig([[1.0], [1.0]])
-    assert rig.alarms([100, 200], LIVE) == []
+    assert rig.alarms([100], STILL) == [(100, "fusion_dead")]
     rig.monitor.restart()
     assert rig.look(5080, STILL) is None
     assert rig.alarms([5130], STILL) == []  # 50 steps
     assert rig.alarms([5230], STILL) == [(5230, "fusion_dead")]
+
+
+def test_after_a_restart_the_steps_with_a_low_share_are_counted_anew():
+    rig = Rig([[1.0], [-6.0]])
+    assert rig.alarms([100, 200, 300], LIVE) == []
+    rig.monitor.restart()
+    assert rig.alarms([2080, 2100, 2200, 2300, 2400], LIVE) == [(2400, "fusion_starved")]
 
 
 def test_a_network_without_weights_has_nothing_to_watch():

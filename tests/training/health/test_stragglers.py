@@ -41,6 +41,16 @@ def test_one_slow_look_is_no_straggler():
     assert watch(1.0, 1.0, 1.5, steps=700) == []
 
 
+def test_slow_looks_with_a_good_one_between_are_no_straggler():
+    accelerator: Any = SimpleNamespace(device=CPU, gather=lambda own: own)
+    monitor = Stragglers(nn.Identity(), accelerator)
+    slow, good = [0.1, 0.2], [0.1, 0.1]
+    judged = [monitor.judge(Row(step), values) for step, values in ((500, slow), (1000, good), (1500, slow))]
+    assert judged == [[], [], []]
+    assert monitor.judge(Row(2000), slow)
+    assert monitor.judge(Row(2500), slow[::-1]) == []  # now it is the other one
+
+
 def test_own_time_is_forward_passes_and_waiting_for_data(clock):
     class Slow(nn.Module):
         def forward(self, x):
