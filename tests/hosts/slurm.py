@@ -12,7 +12,7 @@ from tests.hosts.namespaces import END_WITH_PARENT, Host, kill, two_hosts, wait_
 
 HOSTS_FILE = "127.0.0.1 localhost\n10.77.0.1 n1\n10.77.0.2 n2\n"
 
-# Short times, so that a lost node is noticed, and a job starts again, within seconds
+# Short times, so that a job starts, and starts again, within seconds
 CONF = """
 ClusterName=test
 SlurmctldHost=n1(10.77.0.1)
@@ -29,7 +29,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 ReturnToService=2
 SlurmdParameters=config_overrides
-SlurmdTimeout={slurmd_timeout}
+SlurmdTimeout=300
 KillWait=30
 NodeName=n1 NodeAddr=10.77.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
 NodeName=n2 NodeAddr=10.77.0.2 CPUs=2 RealMemory=2000 State=UNKNOWN
@@ -65,6 +65,11 @@ class Slurm(NamedTuple):
         log = self.shared / f"slurmd-{node.name}.log"
         self.daemons.enter_context(_daemon(self.command(node, "slurmd", "-D", "-N", node.name, "-L", log)))
 
+    def set_timeout(self, seconds: int) -> None:
+        """Set the time after which SLURM takes a silent node for lost."""
+        self.ask("sed", "-i", f"s/SlurmdTimeout=.*/SlurmdTimeout={seconds}/", "/etc/slurm/slurm.conf")
+        self.ask("scontrol", "reconfigure")
+
     def lose_node(self, node: Host) -> None:
         """Kill every process on a node, as when its power fails."""
         kill(node.processes())
@@ -80,12 +85,12 @@ class Slurm(NamedTuple):
 
 
 @contextmanager
-def slurm(folder: Path, *, slurmd_timeout: int = 30) -> Iterator[Slurm]:
+def slurm(folder: Path) -> Iterator[Slurm]:
     """Install and start SLURM during the block; skips the test where its packages cannot be had."""
     root, shared = folder / "root", folder / "shared"
     root.mkdir()
     shared.mkdir()
-    (shared / "slurm.conf").write_text(CONF.format(slurmd_timeout=slurmd_timeout))
+    (shared / "slurm.conf").write_text(CONF)
     (shared / "hosts").write_text(HOSTS_FILE)
     script = Path(__file__).with_name("slurm_root.sh")
     words = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "bash", str(script), str(root), str(shared)]

@@ -118,7 +118,7 @@ def test_a_job_that_may_not_be_requeued_ends_with_75(cluster, tmp_path):
     ids=["saved", "too early", "killed while it saves", "failed"],
 )
 def test_the_signal_before_the_end_reaches_the_training_and_the_job_is_requeued(cluster, tmp_path, states, requeued):
-    answer = "".join(map(status, states))
+    answer = "sleep 0.5; " + "".join(map(status, states))  # a save takes its time
     process = cluster(f"answer() {{ {answer} exit 1; }}; trap answer USR1; touch up; sleep 20 >/dev/null & wait")
     wait_for(tmp_path / "up")
     process.send_signal(signal.SIGUSR1)
