@@ -197,7 +197,7 @@ def report(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     plain = Contender(replace(recipe, health=Health(monitors=False)), folder / "plain")
     rows = in_turns(options, watched, plain)
     ratios = spread([a / b for a, b in zip(rows["with monitors"], rows["without"], strict=True)])
-    waits = {name: contender.count_waits(100) for name, contender in (("with", watched), ("without", plain))}
+    waits = {name: contender.count_waits(50) for name, contender in (("with", watched), ("without", plain))}
     costs = look_costs(watched.run, folder / "watched", options.looks)
     step = statistics.median(rows["without"])
     share = sum(costs.values()) / step
@@ -208,14 +208,14 @@ def report(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name, cost in costs.items():
         print(f"{name:44s} {cost:10.4f} ms per step")
     print(f"{'all monitors':44s} {share:10.3%} of a step")
-    print(f"waits in 100 steps: {waits['with']} with, {waits['without']} without")
+    print(f"waits in 50 steps: {waits['with']} with, {waits['without']} without")
     print(f"collectives in 1,000 steps of two processes: {collectives:g} of the monitors")
     return {
         "ratio": ratios,
         "share_of_a_step": share,
         "ms_per_step": {name: spread(values) for name, values in rows.items()},
         "ms_per_step_by_monitor": costs,
-        "waits_in_100_steps": waits,
+        "waits_in_50_steps": waits,
         "collectives_in_1000_steps": collectives,
         "setting": {name: value for name, value in vars(options).items() if name != "json"},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

@@ -16,6 +16,8 @@ from backbones import terminal
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.evaluate import Evaluation
+from backbones.training.health.health import Health
+from backbones.training.health.monitor import Row
 from backbones.training.report import Moment, Report, show_validation
 from backbones.training.tracking import Tracker
 
@@ -48,6 +50,23 @@ def test_a_row_has_the_mean_loss_the_rate_and_the_place_in_the_run(tmp_path):
     assert {key: row[key] for key in ("step", "epoch", "images_seen", "train/loss", "train/lr")} == {
         "step": 2, "epoch": 0.2, "images_seen": 16, "train/loss": 3.0, "train/lr": 0.002,
     }  # fmt: skip
+
+
+def test_losses_are_means_over_the_processes():
+    """The other process has three times the loss of this one."""
+    two: Any = SimpleNamespace(
+        num_processes=2,
+        is_main_process=False,
+        gradient_accumulation_steps=1,
+        device=torch.device("cpu"),
+        reduce=lambda own, reduction: own + 3 * own if reduction == "sum" else None,
+    )
+    seen: list[Row] = []
+    monitor: Any = SimpleNamespace(collect=lambda _step: None, judge=lambda row, _values: seen.append(row))
+    report = Report(two, lambda _: 0.0, 100, 10, 8, 2, health=Health([monitor]))
+    step(report, 2, 1.0, 2.0)
+    assert report.last_loss == 3.0
+    assert seen[0].losses == [2.0, 4.0]
 
 
 def test_the_loss_of_an_epoch_weighs_every_micro_batch_alike(tmp_path):
