@@ -192,7 +192,6 @@ def send(order: Order, messages: "queue.Queue[Any]", tell: Callable[..., None]) 
         run.finish()
         if mode == "online" and ledger.step:
             _require_arrived(run.path, ledger.step)
-        _tear_down()
         write_ledger(Path(order.folder), mode, replace(ledger, complete=True))
         tell(rows=ledger.rows)
 
@@ -255,11 +254,10 @@ def _follow(order: Order, run: Any, ledger: Ledger, mode: Mode, messages: "queue
         goes_on = _hear(run, messages) and os.getppid() == order.parent
         new = rows.read()
         if new:  # recorded before they are handed over: W&B can tell that it has less, but not that it has more
-            first = ledger.step
-            ledger = replace(ledger, rows=ledger.rows + len(new), step=first + len(new))
+            ledger = replace(ledger, rows=ledger.rows + len(new), step=ledger.step + len(new))
             write_ledger(folder, mode, ledger)
-            for step, (row, pictures) in enumerate(zip(new, gallery.match(new), strict=True), first):
-                run.log({**row, **_to_images(pictures)}, step=step, commit=True)
+            for row, pictures in zip(new, gallery.match(new), strict=True):
+                run.log({**row, **_to_images(pictures)})
     return ledger
 
 
@@ -294,13 +292,6 @@ def _require_arrived(path: str, step: int) -> None:
         if time.monotonic() > until:
             raise RuntimeError(f"W&B has {arrived} of {step} rows")
         time.sleep(POLL_SECONDS)
-
-
-def _tear_down() -> None:
-    """End W&B's own process, which writes what it still holds."""
-    import wandb  # noqa: PLC0415 (as above)
-
-    wandb.teardown()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -86,6 +87,8 @@ def test_a_server_out_of_reach_leaves_no_record(run, wandb_server, monkeypatch):
 def test_an_upload_that_takes_too_long_is_given_up(run, wandb_server):
     with pytest.raises(UserError, match=r"not done after 0 s"):
         main(["replay", str(run), "--minutes", "0.001"])
+    commands = [child.cmdline() for child in psutil.Process().children()]
+    assert not [words for words in commands if words and words[-1].endswith("wandb_sender.py")]
     ledger = read_ledger(run, "online")
     assert not ledger or not ledger.complete
 

@@ -65,9 +65,6 @@ def setup():
     return SimpleNamespace(settings=SimpleNamespace(mode="offline", base_url=""))
 
 
-def teardown(): pass
-
-
 def init(**_):
 """
 
@@ -151,6 +148,7 @@ def test_offline_a_run_that_goes_back_keeps_every_row_for_wandb_sync(tmp_path, w
     command = [sys.executable, "-m", "wandb", "sync", *sessions]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, timeout=60)
     assert [(row["step"], row["x"]) for row in wandb_server.rows] == expected
+    assert [json.loads(line)["_step"] for line in wandb_server.lines] == [0, 1, 2, 3]
 
 
 SILENT = "a server that accepts and says nothing"

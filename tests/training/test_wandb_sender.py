@@ -16,6 +16,7 @@ from urllib.error import URLError
 
 import psutil
 import pytest
+import wandb
 
 from backbones.training import wandb_sender
 from backbones.training.wandb_sender import (
@@ -160,7 +161,7 @@ def test_the_rows_of_another_wandb_run_do_not_count(tmp_path):
 
 
 def test_offline_the_record_alone_counts(tmp_path):
-    """W&B's own step begins at 0 in each session; the record goes on, so that `wandb sync` joins the sessions."""
+    """W&B's own step begins at 0 in each session; `wandb sync` joins the sessions."""
     write_ledger(tmp_path, "offline", Ledger("x", rows=5, step=8))
     run = SimpleNamespace(starting_step=0, url=None, dir="/run/wandb/offline-run-1/files")
     found = wandb_sender._resume(order(tmp_path), run, "offline")
@@ -297,6 +298,12 @@ def wait_for_end(pid: int) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_wandb_knows_the_settings_that_keep_things_private():
+    """Settings that W&B does not know are left out, so that a new name would go unnoticed."""
+    assert set(wandb_sender.PRIVATE) <= set(wandb.Settings.model_fields)
+    assert wandb.Settings(**wandb_sender.PRIVATE).console == "off"
 
 
 def test_an_order_that_makes_no_sense_is_an_answer():
