@@ -53,10 +53,8 @@ class Job:
         return self.cluster.state(self.number)
 
     def is_requeued(self) -> bool:
-        """Tell whether the job is back in the queue, if perhaps not yet off a node that does not answer."""
-        return self.cluster.state(self.number) in ("PENDING", "COMPLETING") and self.says(
-            "DUE TO (JOB REQUEUE|NODE FAILURE)"
-        )
+        """Tell whether SLURM has ended the job to start it again; it may be running again already."""
+        return self.says("is requeued: |DUE TO NODE FAILURE")
 
     def says(self, pattern: str) -> bool:
         """Tell whether the log has such a line."""
