@@ -41,7 +41,7 @@ test-gpu: $(READY)  ## Run the tests that need a GPU
 faults: $(READY)  ## Try the 40 faults of a long run and print the table (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.table
 
-test-namespaces: $(READY)  ## Train on two hosts made of network namespaces (a minute, root; else skipped with the reason)
+test-namespaces: $(READY)  ## Train on two hosts made of network namespaces (a minute and a half, root; else skipped with the reason)
 	$(BIN)/python -m pytest -m hosts tests/hosts/test_namespaces.py
 
 test-hosts: $(READY)  ## The same, and on a real SLURM that is installed in a private root (minutes, root)
