@@ -189,6 +189,9 @@ class Loading:
     """Threads of each process that read files. More threads help where a read is slow, as on network drives."""
     prefetch: int = 2
     """Batches that are read in advance, and batches that are decoded in advance."""
+    decode_check: int = 10_000
+    """One image in this many is decoded again on the CPU and compared; another result ends the run. 0: none. Needs
+    loader=dali; the first batch of each process is always looked at."""
     hw_decoder_load: float = 0.65
     """Share of the JPEG files for the GPU's hardware decoder, where it has one."""
     preallocate: tuple[int, int] = (5980, 6430)
@@ -199,6 +202,7 @@ class Loading:
         prefix = "loading."
         require_positive(self, prefix, "read_threads", "prefetch")
         require_ranges(self, prefix, bad_images_limit="[0, 1]", hw_decoder_load="[0, 1]")
+        require(self.decode_check >= 0, f"{prefix}decode_check", self.decode_check, "must not be negative")
         require(min(self.preallocate) >= 0, f"{prefix}preallocate", self.preallocate, "must not be negative")
         is_used = self.bad_images == "skip" or self.bad_images_limit == Loading.bad_images_limit
         require(is_used, f"{prefix}bad_images_limit", self.bad_images_limit, "needs --bad-images skip")

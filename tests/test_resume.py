@@ -135,16 +135,26 @@ def test_a_fork_finds_its_own_best(train, folder, tmp_path):
 
 def test_a_change_of_surroundings_is_said(train, folder, image_folder, tmp_path, capsys):
     train()
-    rewrite_state(folder, {"surroundings": load_state(folder / "last")["surroundings"] | {"processes": 8}})
+    others = {"processes": 8, "hardware": "CPU (threads: 96)"}
+    rewrite_state(folder, {"surroundings": load_state(folder / "last")["surroundings"] | others})
     data = copy_of(image_folder, tmp_path)
     (data / "val" / "ant" / "000.jpg").unlink()
     main(["--resume", str(folder), "--epochs", "3", "--data-dir", str(data)])
     shown = capsys.readouterr().out
     assert "changed     processes: 8 -> 1" in shown
+    assert f"changed     hardware: 'CPU (threads: 96)' -> 'CPU (threads: {torch.get_num_threads()})'" in shown
     assert "changed     validation images:" in shown
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "event" in line]
     assert [(row["event"], row["step"]) for row in events] == [("changed", 8)]
     assert "processes: 8 -> 1" in events[0]["text"]
+
+
+def test_a_surrounding_that_an_earlier_version_did_not_record_is_no_change(train, folder, capsys):
+    train()
+    surroundings = load_state(folder / "last")["surroundings"]
+    rewrite_state(folder, {"surroundings": {key: surroundings[key] for key in ("processes", "torch")}})
+    main(["--resume", str(folder), "--epochs", "3"])
+    assert "hardware" not in capsys.readouterr().out
 
 
 def test_a_summary_cut_off_by_a_kill_does_not_stop_a_resume(train, folder):

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from types import ModuleType
@@ -81,6 +81,20 @@ class TrainLoader:
         """Return the images of this process in optimizer step ``step`` of the run, as files for people."""
         plans = islice(self._plans(step), self.grad_accum_steps)
         return [self.index.describe(row) for plan in plans for row in plan.rows.tolist()]
+
+    def check_decoding(self, images: int) -> int:
+        """Compare the first ``images`` of the first epoch with what PIL decodes, in whole micro-batches.
+
+        Returns their number; 0 where the loader decodes with PIL itself, or nothing. Raises UserError that names those
+        that differ.
+        """
+        if self.loader != "dali":
+            return 0
+        epoch = self.steps_per_epoch * self.grad_accum_steps
+        plans = islice(self._plans(0), min(epoch, -(-images // self._shares.micro_batch)))
+        feed = replace(self._feed, loading=replace(self.loading, decode_check=1))
+        with self._module.images(plans, feed) as pixels:
+            return sum(len(plan.rows) for plan, _ in pixels)
 
     def stages(self) -> dict[str, Callable[[int], Generator[int, None, None]]]:
         """Return functions that do the loader's work up to each of its stages, from a step on, to be measured.

@@ -17,6 +17,7 @@ from backbones.data.augment.auto_augment_dali import augment
 from backbones.data.augment.resize import resize_windows
 from backbones.data.augment.view import View
 from backbones.data.augment.warp import relative_to
+from backbones.data.decode_check import DecodeCheck
 from backbones.data.feed import Feed, OpenStage, Pixels
 from backbones.data.order import Plan
 from backbones.data.reading.ahead import run_ahead
@@ -28,10 +29,10 @@ Inputs = tuple[Any, ...]
 """One array, or list of arrays, for each input of a graph."""
 
 Graph = Callable[..., Any]
-"""A function made by `pipeline_def`; the first two outputs of its graph are the pixels and the rows."""
+"""A function made by `pipeline_def`; the first output of its graph is the rows, the second the pixels."""
 
-Convert = Callable[[EncodedBatch, Any], torch.Tensor]
-"""(batch, first output of the graph) -> tensor."""
+Convert = Callable[..., torch.Tensor]
+"""(batch, outputs of the graph after the rows) -> tensor."""
 
 INTEGER, FLOAT = types.DALIDataType.INT32, types.DALIDataType.FLOAT
 
@@ -44,18 +45,21 @@ def images(plans: Iterator[Plan], feed: Feed) -> Iterator[Pixels]:
 
     A file that DALI cannot decode ends its pipeline, but not the run. The file is found and named, then replaced, or
     decoded by PIL instead, and a new pipeline goes on with the batches that were in flight. Raises UserError for a bad
-    file that must stop the run; a truncated one is found even where the random crop misses the damage.
+    file that must stop the run, or for pixels that are not the file's; a truncated file is found even where the random
+    crop misses the damage.
 
     Shape: uint8 (N, size, size, 3), on feed.device.
     """
+    check = DecodeCheck(feed)
     if not resizes_with_torch(feed):
-        with open_decoder(plans, feed, _describe_images, _to_tensor) as decoder:
+        convert = partial(_to_tensor, check=check)
+        with open_decoder(plans, feed, _describe_images, convert, check.finish) as decoder:
             yield decoder
         return
     with ThreadPoolExecutor(max(1, feed.workers), thread_name_prefix="resize") as pool:
-        resize = partial(_resize, view=feed.view, pool=pool)
+        resize = partial(_resize, view=feed.view, pool=pool, check=check)
         with (
-            open_decoder(plans, feed, _describe_windows, resize) as decoder,
+            open_decoder(plans, feed, _describe_windows, resize, check.finish) as decoder,
             closing(run_ahead(decoder, 1)) as resized,
         ):
             yield resized
@@ -79,12 +83,14 @@ def resizes_with_torch(feed: Feed) -> bool:
 
 
 @contextmanager
-def open_decoder(plans: Iterator[Plan], feed: Feed, graph: Graph, convert: Convert) -> Iterator["Decoder"]:
-    """Open a Decoder of the images of ``plans``, which are read in advance."""
+def open_decoder(
+    plans: Iterator[Plan], feed: Feed, graph: Graph, convert: Convert, finish: Callable[[], None] = lambda: None
+) -> Iterator["Decoder"]:
+    """Open a Decoder of the images of ``plans``, which are read in advance. It calls ``finish`` after the last plan."""
     with (
         closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader,
         closing(run_ahead(map(reader.read, plans), feed.loading.prefetch)) as batches,
-        closing(Decoder(batches, feed, reader, graph=graph, convert=convert)) as decoder,
+        closing(Decoder(batches, feed, reader, graph=graph, convert=convert, finish=finish)) as decoder,
     ):
         yield decoder
 
@@ -93,10 +99,17 @@ class Decoder:
     """Iterator of plans with tensors, made by one DALI pipeline after another: a file that DALI refuses ends one."""
 
     def __init__(
-        self, batches: Iterator[EncodedBatch], feed: Feed, reader: Reader, *, graph: Graph, convert: Convert
+        self,
+        batches: Iterator[EncodedBatch],
+        feed: Feed,
+        reader: Reader,
+        *,
+        graph: Graph,
+        convert: Convert,
+        finish: Callable[[], None],
     ) -> None:
         self.in_flight = InFlight(batches, feed, reader)
-        self.feed, self.graph, self.convert = feed, graph, convert
+        self.feed, self.graph, self.convert, self.finish = feed, graph, convert, finish
         self.stream = torch.cuda.current_stream(feed.device) if feed.device.type == "cuda" else None
         self.pipe: Pipeline | None = self._build()
 
@@ -108,9 +121,9 @@ class Decoder:
             self.close()  # before its arrays are released
             self.in_flight.restart()
             self.pipe = self._build()
-        output, rows, *_ = outputs
+        rows, *rest = outputs
         batch = self.in_flight.finish(rows.as_array().ravel())
-        return batch.plan, self.convert(batch, output)
+        return batch.plan, self.convert(batch, *rest)
 
     def close(self) -> None:
         """End the pipeline and its threads."""
@@ -124,6 +137,7 @@ class Decoder:
         except StopIteration:
             if self.in_flight.error:
                 raise self.in_flight.error from None
+            self.finish()
             raise
         except RuntimeError as error:
             self.in_flight.find_culprits(error)
@@ -202,18 +216,24 @@ class InFlight:
             raise StopIteration from None
 
 
-def _to_tensor(_: EncodedBatch, output: Any) -> torch.Tensor:
-    return torch.from_dlpack(output.as_tensor())
+def _to_tensor(batch: EncodedBatch, output: Any, before_operations: Any = None, *, check: DecodeCheck) -> torch.Tensor:
+    pixels = torch.from_dlpack(output.as_tensor())
+    check.take(batch, torch.from_dlpack(before_operations.as_tensor()) if before_operations else pixels)
+    return pixels
 
 
-def _to_shapes(_: EncodedBatch, output: Any) -> torch.Tensor:
+def _to_shapes(_: EncodedBatch, output: Any, *_unused: Any) -> torch.Tensor:
     return torch.tensor([output[i].shape() for i in range(len(output))], dtype=torch.int64)
 
 
-def _resize(batch: EncodedBatch, output: Any, *, view: View, pool: Executor) -> torch.Tensor:
+def _resize(
+    batch: EncodedBatch, output: Any, *_unused: Any, view: View, pool: Executor, check: DecodeCheck
+) -> torch.Tensor:
     windows = [torch.from_dlpack(output[i]) for i in range(len(output))]
     crops = view.crops(batch.sizes, batch.plan.draws)
-    return resize_windows(windows, crops, size=view.size, interpolation=view.preprocess.interpolation, pool=pool)
+    pixels = resize_windows(windows, crops, size=view.size, interpolation=view.preprocess.interpolation, pool=pool)
+    check.take(batch, pixels)
+    return pixels
 
 
 def _find_undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
@@ -251,19 +271,25 @@ def _int32(values: np.ndarray) -> np.ndarray:
 
 
 @pipeline_def
-def _describe_images(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, Any]:
-    """Describe the graph: decode a window of an image, then warp it, or resize, cut and mirror it."""
+def _describe_images(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
+    """Describe the graph: decode a window of an image, then warp it, or resize, cut and mirror it.
+
+    Where operations follow, the pixels before them are the third output.
+    """
     encoded, rows, start, shape, *rest = _take_inputs(source, view)
     pixels = _decode(encoded, loading, start=start, shape=shape, axes=(0, 1))
-    change: Callable[..., Any] = _warp if view.is_warp else _crop
-    return change(pixels, *rest, view=view), rows
+    if view.is_warp:
+        return rows, _warp(pixels, *rest, view=view)
+    resized, corners, flips, *operations = rest
+    cropped = _crop(pixels, resized, corners, flips, view=view)
+    return (rows, _operate(cropped, *operations, view=view), cropped) if operations else (rows, cropped)
 
 
 @pipeline_def
 def _describe_windows(source: Iterator[Inputs], view: View, loading: Loading) -> tuple[Any, ...]:
     """Describe the decoding alone; the other inputs are returned, since DALI warns of unused ones."""
     encoded, rows, start, shape, *rest = _take_inputs(source, view)
-    return _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)), rows, *rest
+    return rows, _decode(encoded, loading, start=start, shape=shape, axes=(0, 1)), *rest
 
 
 def _take_inputs(source: Iterator[Inputs], view: View) -> Any:
@@ -316,7 +342,7 @@ def _warp(pixels: Any, matrices: Any, *, view: View) -> Any:
     )
 
 
-def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *operations: Any, view: View) -> Any:
+def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *, view: View) -> Any:
     whole: Any = fn.resize(
         pixels,
         size=resized,
@@ -325,8 +351,7 @@ def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *operations: Any,
         subpixel_scale=False,
     )
     cut = fn.slice(whole, start=corners, shape=(view.size, view.size), axes=(0, 1))
-    mirrored = fn.flip(cut, horizontal=flips)
-    return _operate(mirrored, *operations, view=view) if operations else mirrored
+    return fn.flip(cut, horizontal=flips)
 
 
 def _operate(pixels: Any, operations: Any, amounts: Any, *, view: View) -> Any:

@@ -22,6 +22,7 @@ FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "op
 FREE = (
     "output", "resume", "data_dir", "workers", "device", "on_nan", "dry_run", "price",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
+    "loading.decode_check",
     "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",
     "waiting.timeout", "waiting.first_timeout",
     "health", "health.monitors", "health.fusion_interval", "health.replica_interval",
@@ -64,7 +65,8 @@ def read_state(
     state = load_run_state(checkpoint)
     changed = differences(state["recipe"], recipe.to_dict())
     _require_same_run(state, changed, train)
-    changed |= differences(state["surroundings"], surroundings(accelerator, val))
+    now = surroundings(accelerator, val)
+    changed |= differences(now | state["surroundings"], now)  # earlier versions wrote fewer of them
     if checkpoint.parent.resolve() != folder.resolve():
         state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
     return state, {key: values for key, values in changed.items() if key not in FREE}
@@ -115,8 +117,14 @@ def surroundings(accelerator: Accelerator, val_fingerprint: str) -> dict[str, An
     return {
         "processes": accelerator.num_processes,
         "torch": str(torch.__version__),
+        "hardware": _describe_hardware(accelerator.device),
         "validation images": val_fingerprint[:12],
     }
+
+
+def _describe_hardware(device: torch.device) -> str:
+    """Return the name of a GPU, or the number of threads on a CPU: with another one, sums are rounded otherwise."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU (threads: {torch.get_num_threads()})"
 
 
 def _require_parts(run: Run, checkpoint: Path, state: State) -> None:

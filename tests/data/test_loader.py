@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backbones.data.batch import Batch
+from backbones.data.decode_check import DecodeCheck
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.synthetic import synthetic_index
 from backbones.dataset.index import Index
@@ -49,6 +50,14 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
         torch.testing.assert_close(one.labels, other.labels, rtol=0, atol=0)
+
+
+def test_a_sample_of_the_images_is_compared_with_pil(split: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seventeen images are three batches of eight. The other loaders have nothing to compare."""
+    compared: list[int] = []
+    monkeypatch.setattr(DecodeCheck, "_compare", lambda _, each: compared.append(each.number) or 0.0)
+    assert [train_loader(split, loader=name).check_decoding(17) for name in LOADERS] == [24, 0, 0]
+    assert len(compared) == 24
 
 
 @pytest.mark.parametrize("loader", LOADERS)

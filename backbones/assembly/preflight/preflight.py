@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from backbones import terminal
 from backbones.assembly.preflight.data import check_classes, check_largest, check_shards
@@ -22,7 +22,7 @@ from backbones.training.snapshot import SPARE_BYTES, free_space
 def preflight(
     recipe: Recipe, accelerator: Accelerator, folder: Path, train: Index, val: Index, command: Sequence[str]
 ) -> list[Row]:
-    """Make all checks, print them as a table on the first process, and return them.
+    """Make all checks, print them as a table on the first process, and return them, with what failed on the others.
 
     Args:
         recipe: the resolved recipe.
@@ -41,6 +41,7 @@ def preflight(
         is_alone = accelerator.num_processes == 1
         trial = Trial(recipe, accelerator, train, val, Path(shared), command if is_alone else ())
         rows = list(_check(trial, folder))
+        rows += gather_object(_failures_of_another(accelerator, rows))
         accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         terminal.write(format_rows(rows))
@@ -48,6 +49,12 @@ def preflight(
     if failed:
         raise UserError(f"the dry run failed in {', '.join(failed)}; nothing was trained or written.")
     return rows
+
+
+def _failures_of_another(accelerator: Accelerator, rows: list[Row]) -> list[Row]:
+    """Return the failed rows of a process that prints none, with its number."""
+    number = accelerator.process_index
+    return [row._replace(check=f"{row.check} ({number})") for row in rows if number and not row.passed]
 
 
 def _check(trial: Trial, folder: Path) -> Iterator[Row]:

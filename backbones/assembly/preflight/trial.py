@@ -1,6 +1,7 @@
 """Checks that train: memory and learning at the real batch, and a run that is killed and resumed."""
 
 import hashlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,9 @@ MAX_IMAGES = 2000
 
 MAX_LOADING_SECONDS = 10.0
 """Time for which the loader is measured."""
+
+DECODED_IMAGES = 256
+"""Images of each process whose decoding is compared with PIL's."""
 
 MAX_MEMORY = 0.95
 """Share of a GPU's memory above which the fragments of a long run may not fit."""
@@ -123,6 +127,14 @@ def check_learning(trial: Trial) -> Iterator[Row]:
     yield describe_memory(trial.accelerator)
 
 
+def check_decoding(trial: Trial) -> Iterator[Row]:
+    """Compare a sample of decoded images with what PIL decodes."""
+    compared = train_loader(trial.recipe, trial.train, trial.accelerator).check_decoding(DECODED_IMAGES)
+    if compared:
+        text = f"{compared} images of this process have the pixels that PIL decodes, up to rounding"
+        yield Row("decoding", passed=True, found=text)
+
+
 def check_loader(trial: Trial) -> Iterator[Row]:
     """Measure the loader alone."""
     loader = train_loader(trial.recipe, trial.train, trial.accelerator)
@@ -171,7 +183,15 @@ def _kill_after_a_save(trial: Trial, recipe: Recipe) -> str:
     words += ["--output", str(recipe.output), "--steps", str(recipe.steps), "--burn-in", "1"]
     words += ["--ckpt-minutes", "null", "--ckpt-every", str(SAVE_EVERY)]
     log = trial.folder / "log.txt"
-    with log.open("w") as opened, subprocess.Popen([*trial.command, *words], stdout=opened, stderr=opened) as process:
+    threads = {
+        "OMP_NUM_THREADS": str(torch.get_num_threads())
+    }  # with other threads, sums on a CPU are rounded otherwise
+    with (
+        log.open("w") as opened,
+        subprocess.Popen(
+            [*trial.command, *words], stdout=opened, stderr=opened, env={**os.environ, **threads}
+        ) as process,
+    ):
         deadline = time.monotonic() + START_SECONDS
         while not (Path(str(recipe.output)) / LAST / MANIFEST).is_file():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -242,6 +262,7 @@ def _now(accelerator: Accelerator) -> float:
 CHECKS: dict[str, Callable[[Trial], Iterator[Row]]] = {
     "resume": check_resume,
     "learning": check_learning,
+    "decoding": check_decoding,
     "loader": check_loader,
     "evaluation": check_evaluation,
 }

@@ -1,7 +1,8 @@
 """Tell whether the loader or the network is the limit, at which stage, and what to change.
 
-Takes the options of train_imagenet.py and measures their training in one process, for about a minute and a half.
-Nothing is trained or written. The output belongs in the report of a problem.
+Takes the options of train_imagenet.py and measures their training in one process, for about a minute and a half. Before
+that it compares a sample of decoded images with what PIL decodes. Nothing is trained or written. The output belongs in
+the report of a problem.
 """
 
 import sys
@@ -25,6 +26,9 @@ from backbones.recipe import Recipe, differences, micro_batch, run_length
 from backbones.terminal import write
 from backbones.training.launch import create_accelerator, precision_name
 from backbones.training.loop import NoCheckpoints
+
+DECODED_IMAGES = 256
+"""Images whose decoding is compared with PIL's."""
 
 PRIVATE_OPTIONS = ("data_dir", "output")
 """Options with folders, which are not shown among the differences from the defaults."""
@@ -58,6 +62,8 @@ def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
     train, val = splits(recipe)
     yield from _settings(recipe, train, precision=precision_name(accelerator))
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
+    if compared := batches[0].check_decoding(DECODED_IMAGES):
+        yield f"decoding    {compared} images have the pixels that PIL decodes, up to rounding"
     model = build_model(recipe, len(train.classes))
     run = build_run(recipe, accelerator, model, batches, checkpoints=NoCheckpoints())
     measured = measure(run, recipe, seconds=seconds, tell=_tell)

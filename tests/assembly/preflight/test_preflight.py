@@ -1,6 +1,7 @@
 """`--dry-run` from the command line: one table, nothing left behind, an error where a check fails."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,19 @@ def test_a_dry_run_checks_everything_and_leaves_nothing(train, tmp_path, capsys)
     assert list(rows) == CHECKS
     assert set(rows.values()) == {"PASS"}
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_check_that_fails_on_another_process_fails(train, monkeypatch, capsys):
+    """The failed rows of other processes bear their number."""
+    other = SimpleNamespace(process_index=3)
+    rows = [Row("decoding", passed=False, found="black"), Row("disk", passed=True, found="much")]
+    monkeypatch.setattr(preflight, "gather_object", lambda own: own + preflight._failures_of_another(other, rows))
+    monkeypatch.setattr(preflight, "CHECKS", {})
+    with pytest.raises(
+        UserError, match=r"the dry run failed in disk, decoding \(3\)"
+    ):  # no run tells the disk its size
+        train("--dry-run", "--loader", "reference")
+    assert "FAIL  decoding (3)   black" in capsys.readouterr().out
 
 
 def test_a_check_that_fails_is_named_and_the_others_are_made(train, tmp_path, monkeypatch, capsys):

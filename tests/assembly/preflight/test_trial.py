@@ -1,14 +1,24 @@
 """The trial sees a network that does not learn and a resumed run that is not the same."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from backbones.assembly.preflight import trial
-from backbones.assembly.preflight.trial import Trial, check_evaluation, check_learning, check_resume, hash_of
+from backbones.assembly.preflight.row import attempt
+from backbones.assembly.preflight.trial import (
+    Trial,
+    check_decoding,
+    check_evaluation,
+    check_learning,
+    check_resume,
+    hash_of,
+)
 from backbones.assembly.run import build_model, splits
+from backbones.data import decode_check
 from backbones.recipe import Optim, Recipe
 from backbones.training import snapshot
 from backbones.training.launch import create_accelerator
@@ -41,6 +51,18 @@ def test_a_checkpoint_without_the_right_momenta_is_seen(small_trial, monkeypatch
     (row,) = check_resume(small_trial)
     assert not row.passed
     assert "step 4 is different by" in row.found
+
+
+def test_a_decoder_that_returns_other_pixels_fails(small_trial, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    trial_with_dali = replace(small_trial, recipe=replace(small_trial.recipe, loader="dali"))
+    (row,) = attempt("decoding", partial(check_decoding, trial_with_dali))
+    assert row.passed
+    assert row.found == "64 images of this process have the pixels that PIL decodes, up to rounding"
+    monkeypatch.setattr(decode_check, "relative_difference", lambda *_: 1.5)
+    (row,) = attempt("decoding", partial(check_decoding, trial_with_dali))
+    assert not row.passed
+    assert "of 16 images that were decoded again on the CPU differ by more than rounding: " in row.found
 
 
 def test_a_network_that_learns_passes_and_one_that_is_frozen_fails(small_trial, monkeypatch):

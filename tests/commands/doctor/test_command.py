@@ -58,6 +58,7 @@ def test_dali_is_measured_stage_by_stage_and_nothing_is_written(image_folder, tm
     for title in ("read ", "+ decode ", "+ augment ", "+ copy ", "model alone ", "together "):
         assert float(line(text, title).removeprefix(title).split()[0]) > 0
     assert re.search(r"^verdict +(INPUT|COMPUTE)-BOUND \d+%", text, re.MULTILINE)
+    assert line(text, "decoding ").endswith(" images have the pixels that PIL decodes, up to rounding")
     assert "8 images per step, 4 at a time, precision fp32" in text
     assert list(tmp_path.iterdir()) == []
     assert sorted(image_folder.rglob("*")) == files
