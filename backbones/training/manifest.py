@@ -14,7 +14,7 @@ from backbones.files import json_text
 
 MANIFEST = "manifest.json"
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the checkpoint folder. From 2 on it has a manifest, from 3 on the manifest lists tensors."""
 
 OTHERS = " --resume auto takes the newest sound checkpoint."

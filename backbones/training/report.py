@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from backbones import terminal
@@ -64,7 +66,7 @@ class Report:
     rows: list[tuple[float, int]] = field(default_factory=list)
     """(mean loss, micro-batches) of each row since the last validation."""
     counters: dict[str, int] = field(default_factory=dict)
-    """Sums of ``count`` over all processes and since step 0, at the last row."""
+    """Sums of ``count`` over all processes and since step 0, at the last row or checkpoint."""
     counted_before: dict[str, int] = field(default_factory=dict)
     """The counters of the checkpoint that was resumed."""
     last_step: int = 0
@@ -82,15 +84,18 @@ class Report:
         return self.task is not None and self.task.display.is_live
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs to report the same."""
+        """Return what a resumed run needs to report the same; every process calls this."""
         losses = torch.stack(self.losses).tolist() if self.losses else []
         norms = {step: norm.item() for step, norm in self.norms.items()}
-        return {"losses": losses, "norms": norms, "rows": self.rows, "counters": self.counters}
+        self._sum_counters()
+        return {"losses": gather_object([losses]), "norms": norms, "rows": self.rows, "counters": self.counters}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a checkpoint."""
-        device = self.accelerator.device
-        self.losses = [torch.tensor(loss, device=device) for loss in state["losses"]]
+        """Go on from the state of a checkpoint; with another number of processes, from their mean losses."""
+        device, losses = self.accelerator.device, state["losses"]
+        is_same = len(losses) == self.accelerator.num_processes
+        own = losses[self.accelerator.process_index] if is_same else [mean(each) for each in zip(*losses, strict=True)]
+        self.losses = [torch.tensor(loss, device=device) for loss in own]
         self.norms = {step: torch.tensor(norm, device=device) for step, norm in state["norms"].items()}
         self.rows = [(loss, count) for loss, count in state["rows"]]
         self.counters = self.counted_before = dict(state["counters"])

@@ -158,9 +158,11 @@ def _current_form(state: State) -> State:
     """Return a state as this version writes it. Version 0.1 kept two numbers of the report by themselves."""
     if state.get("schema", 1) < 3:
         state = LATER_FIELDS | state
-    if "report" in state or "replaced" not in state:
-        return state
-    rows = state["reported"] if state["owes_validation"] else []
-    return state | {
-        "report": {"losses": [], "norms": {}, "rows": rows, "counters": {"data/replaced": state["replaced"]}}
-    }
+    if "report" not in state and "replaced" in state:
+        rows = state["reported"] if state["owes_validation"] else []
+        counters = {"data/replaced": state["replaced"]}
+        state = state | {"report": {"losses": [], "norms": {}, "rows": rows, "counters": counters}}
+    report = state.get("report", {"losses": [[]]})
+    if not report["losses"] or isinstance(report["losses"][0], float):  # those of the first process alone
+        state = state | {"report": report | {"losses": [report["losses"]]}}
+    return state

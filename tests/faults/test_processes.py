@@ -20,7 +20,7 @@ from tests import accelerate_state
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "10", "--workers", "1"]
-TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "1", "--ckpt-every", "3", "--model-ema"]
+TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "2", "--ckpt-every", "3", "--model-ema"]
 LAUNCHERS = {1: ["--config_file", "configs/accelerate/cpu1.yaml"], 2: ["--config_file", "configs/accelerate/cpu2.yaml"]}
 
 

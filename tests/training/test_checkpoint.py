@@ -212,7 +212,7 @@ def test_a_kill_between_the_last_two_renames_leaves_the_checkpoint_before(tmp_pa
 def test_the_manifest_says_what_the_checkpoint_is(tmp_path):
     save_checkpoint(tmp_path / "last", network(0).state_dict(), {}, about={"step": 7})
     manifest = json.loads((tmp_path / "last" / "manifest.json").read_text())
-    assert (manifest["schema"], manifest["step"], set(manifest["files"])) == (3, 7, {"model.safetensors"})
+    assert (manifest["schema"], manifest["step"], set(manifest["files"])) == (4, 7, {"model.safetensors"})
     assert manifest["files"]["model.safetensors"]["bytes"] == (tmp_path / "last" / "model.safetensors").stat().st_size
 
 

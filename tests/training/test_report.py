@@ -15,6 +15,7 @@ from PIL import Image
 from backbones import terminal
 from backbones.errors import UserError
 from backbones.recipe import Recipe
+from backbones.training import report as report_module
 from backbones.training.evaluate import Evaluation
 from backbones.training.health.health import Health
 from backbones.training.health.monitor import Row
@@ -100,12 +101,27 @@ def test_any_part_may_contribute_numbers_and_pictures_at_both_moments(tmp_path):
 def test_counters_go_on_from_those_of_the_checkpoint_without_being_known(tmp_path):
     counted = {"data/replaced": 1, "data/other": 0}
     report = make_report(tmp_path, count=lambda: counted)
-    report.load_state_dict({"losses": [], "norms": {}, "rows": [], "counters": {"data/replaced": 10}})
+    report.load_state_dict({"losses": [[]], "norms": {}, "rows": [], "counters": {"data/replaced": 10}})
     step(report, 2, 1.0)
     counted["data/replaced"] = 4
     step(report, 4, 1.0)
     assert [(row["data/replaced"], row["data/other"]) for row in rows(tmp_path)] == [(11, 0), (14, 0)]
-    assert report.state_dict()["counters"] == {"data/replaced": 14, "data/other": 0}
+    counted["data/other"] = 3  # between two rows
+    assert report.state_dict()["counters"] == {"data/replaced": 14, "data/other": 3}
+
+
+@pytest.mark.parametrize(("processes", "index", "own"), [(2, 0, [1.0, 2.0]), (2, 1, [3.0, 4.0]), (1, 0, [2.0, 3.0])])
+def test_losses_since_the_last_row_are_kept_for_each_process(monkeypatch, processes, index, own):
+    """The other process of the run that is saved has losses that are larger by 2. On another number of processes, each
+    goes on with the mean."""
+    saved = make_report()
+    step(saved, 1, 1.0, 2.0)
+    monkeypatch.setattr(report_module, "gather_object", lambda losses: [losses[0], [loss + 2 for loss in losses[0]]])
+    state = saved.state_dict()
+    place: Any = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, process_index=index)
+    resumed = Report(place, lambda _: 0.0, 100, 10, 8, 2)
+    resumed.load_state_dict(state)
+    assert [loss.item() for loss in resumed.losses] == own
 
 
 def test_a_state_between_two_rows_gives_the_same_row_after_a_resume(tmp_path):

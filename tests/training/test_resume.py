@@ -46,6 +46,20 @@ def test_a_state_of_version_0_1_is_read(tmp_path):
     assert resumed.report.counters == {"data/replaced": 5}
 
 
+def test_a_state_with_the_losses_of_the_first_process_is_read(tmp_path):
+    """As in checkpoints of schema 3, between two rows."""
+    run, _ = run_in(tmp_path)
+    train(run)
+    save(run)
+    state = load_state(tmp_path / "last")
+    losses = [1.5, 2.0]
+    state |= {"schema": 3, "report": state["report"] | {"losses": losses}}
+    torch.save(state, tmp_path / "last" / "state.pt")
+    pretend_sound(tmp_path / "last")
+    resumed, _ = run_in(tmp_path, resume=True)
+    assert [loss.item() for loss in resumed.report.losses] == losses
+
+
 def test_in_another_folder_a_run_has_yet_to_find_its_best(tmp_path):
     run, _ = run_in(tmp_path / "old")
     fit(run)
@@ -231,7 +245,7 @@ def test_a_part_that_is_lost_is_named(tmp_path, lose, message):
         lambda state: state["scaler"].update(scale=1024.0),
         lambda state: state["optimizer"]["state"].pop(0),
         lambda state: state["optimizer"]["state"][0]["momentum_buffer"].zero_(),
-        lambda state: state["report"]["losses"].clear(),
+        lambda state: state["report"]["losses"][0].clear(),
         lambda state: state.update(skipped=1),
     ],
 )
