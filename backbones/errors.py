@@ -3,6 +3,7 @@
 import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,11 +40,17 @@ def exit_on_user_error(*, interrupted: str = "a run that has a checkpoint goes o
         yield
     except UserError as error:
         rank = os.environ.get("RANK", "0")
-        print(f"error{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        text = hide_passwords(str(error))
+        print(f"error{'' if rank == '0' else f' (rank {rank})'}: {text}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
+
+
+def hide_passwords(text: str) -> str:
+    """Return the text without user names and passwords of addresses, such as https://user:password@host."""
+    return re.sub(r":(/{1,2})[^/\s@]+@", r":\1***@", text)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, n: int = 3) -> str:

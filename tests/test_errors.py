@@ -17,6 +17,21 @@ def test_a_user_error_becomes_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "error: there is no such thing\n"
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("--data-dir https://me:secret@host/a is no folder", "--data-dir https://***@host/a is no folder"),
+        ("https:/me:secret@host/a", "https:/***@host/a"),
+        ("/images/a@b: no folder", "/images/a@b: no folder"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+    ],
+)
+def test_the_password_of_an_address_is_not_shown(capsys, said, shown):
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise UserError(said)
+    assert capsys.readouterr().err == f"error: {shown}\n"
+
+
 def test_ctrl_c_is_no_success_and_no_traceback(capsys):
     with pytest.raises(SystemExit) as stopped, exit_on_user_error():
         raise KeyboardInterrupt

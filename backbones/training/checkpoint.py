@@ -11,7 +11,7 @@ manifest has size and sha256 of every file.
 
 import io
 import json
-import pickle
+import pickle  # noqa: TID251 (the name of an error, nothing is read with it)
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
