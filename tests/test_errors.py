@@ -87,6 +87,7 @@ def test_a_terminal_that_knows_ascii_alone_is_shown_everything():
     assert ended.stdout == rb"gr\xfcn \udcff" + b"\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["train_imagenet.py", "--data-dir"], ["eval.py", "--ckpt"]])
 def test_both_scripts_show_an_odd_folder_to_such_a_terminal(words):
     ended = subprocess.run(
