@@ -30,7 +30,7 @@ demo: $(READY)  ## Train csresnext50_ws_mi2 on handwritten digits and evaluate i
 	@echo 'To run these commands yourself, first: . $(BIN)/activate'
 
 test: $(READY)  ## Run the fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: $(READY)  ## Run the slow tests
 	$(BIN)/python -m pytest -m slow

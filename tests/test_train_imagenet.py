@@ -160,6 +160,7 @@ def test_accumulation_starts_from_the_same_images_and_network(train, tmp_path):
     assert load_state(tmp_path / "2" / "last")["step"] == 4
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(train, tmp_path):
     words = ["--model", "csresnext50_ws_mi2", "--epochs", "null", "--steps", "2"]
     for name, more in (("plain", []), ("recomputed", ["--grad-checkpointing"])):

@@ -128,6 +128,7 @@ def evaluate(run_folder: Path, file: Path, launcher: list[str] | None) -> dict:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_one_and_two_processes_give_the_figures_of_the_last_validation(run_folder, tmp_path):
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     last = {key: rows[-1][f"val/{key}"] for key in ("top1", "top5", "loss", "n")}

@@ -65,6 +65,7 @@ def test_a_pattern_without_a_match_is_an_error_with_near_names(pattern, message)
         main(["list", pattern])
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone_is_enough():
     command = [sys.executable, "-m", "backbones", "list", "\u00fc*"]
     ended = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)

@@ -65,6 +65,7 @@ def test_only_rows_that_came_in_the_meantime_are_sent_by_a_second_call(run, wand
     assert "sent        4 rows" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_is_an_error_and_the_next_call_sends_what_is_missing(run, wandb_server, capsys):
     """W&B's own `finish` says nothing where the server refuses the rows."""
     wandb_server.loses_rows = True

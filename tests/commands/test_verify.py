@@ -207,6 +207,7 @@ def test_a_file_name_that_is_no_text_can_be_shown(data, capsys):
     assert len(train_and_val(data)[0]) == 64
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_alone_is_shown_every_name(data):
     Path(os.fsdecode(os.fsencode(data / "train" / "cow") + b"/\xff.jpg")).write_bytes(b"")
     (data / "train" / "cow" / "\u00e9.jpg").write_bytes(b"")
