@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Threads that sleep while they wait: on a machine that does other things too, spinning ones halve the speed.
 CPU := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=PASSIVE
+# The tests start many processes, which share compiled modules
+export PYTHONDONTWRITEBYTECODE :=
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
@@ -30,7 +32,7 @@ demo: $(READY)  ## Train csresnext50_ws_mi2 on handwritten digits and evaluate i
 	@echo 'To run these commands yourself, first: . $(BIN)/activate'
 
 test: $(READY)  ## Run the fast tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)  ## Run the slow tests
 	$(BIN)/python -m pytest -m slow
