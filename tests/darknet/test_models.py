@@ -46,6 +46,12 @@ def table(name: str) -> tuple[list[dict[str, str]], dict[str, str]]:
     return words[:-1], words[-1]
 
 
+def shape_of(name: str) -> nn.Module:
+    """Return a network without values, which is made in no time."""
+    with torch.device("meta"):
+        return backbones.create_model(name)
+
+
 @dataclass
 class Computed:
     """A cfg network with seeded parameters, and its logits for the seeded images."""
@@ -113,7 +119,7 @@ def test_the_inferred_layers_are_darknets_table_line_by_line(name):
 
 @every_model
 def test_a_named_network_is_written_as_the_cfg_of_the_thread(name, tmp_path):
-    save_cfg(backbones.create_model(name), tmp_path / "a.cfg")
+    save_cfg(shape_of(name), tmp_path / "a.cfg")
     written, expected = read_cfg(tmp_path / "a.cfg"), read_cfg(cfg_file(THREAD[name]))
     for index, (ours, theirs) in enumerate(zip(written.layers, expected.layers, strict=True)):
         assert resolve_options([ours]) == resolve_options([theirs]), index
@@ -122,7 +128,7 @@ def test_a_named_network_is_written_as_the_cfg_of_the_thread(name, tmp_path):
 
 @every_variant
 def test_cfg_to_network_to_cfg_is_stable(name, tmp_path):
-    model = backbones.create_model(name)
+    model = shape_of(name)
     save_cfg(model, tmp_path / "a.cfg")
     with torch.device("meta"):
         network = load_cfg(tmp_path / "a.cfg")
@@ -133,7 +139,7 @@ def test_cfg_to_network_to_cfg_is_stable(name, tmp_path):
 
 @every_variant
 def test_modules_have_darknets_order(name):
-    model = backbones.create_model(name)
+    model = shape_of(name)
     order = {module: position for position, module in enumerate(model.modules())}
     positions = [order[module] for module in trace(model).modules if isinstance(module, nn.Module)]
     assert positions == sorted(positions)
