@@ -180,6 +180,21 @@ def test_the_options_of_the_loader_may_change_without_a_word():
     assert theirs - set(FREE) == {"loading.bad_images", "loading.bad_images_limit"}
 
 
+def test_options_that_a_checkpoint_does_not_know_had_their_defaults(train, folder, capsys):
+    train()
+    recipe = load_state(folder / "last")["recipe"]
+    recipe.pop("deterministic")
+    recipe["loading"].pop("bad_images_limit")
+    rewrite_state(folder, {"recipe": recipe})
+    main(["--resume", str(folder), "--epochs", "3", "--bad-images", "skip", "--bad-images-limit", "0.5"])
+    changed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("changed")]
+    assert changed == [
+        "changed     epochs: 2 -> 3",
+        "changed     loading.bad_images: 'stop' -> 'skip'",
+        "changed     loading.bad_images_limit: 0.0001 -> 0.5",
+    ]
+
+
 def test_a_run_from_before_the_monitors_goes_on_with_them_without_a_word(train, folder, capsys):
     train()
     recipe = load_state(folder / "last")["recipe"]

@@ -63,13 +63,22 @@ def read_state(
         return NEW_RUN, {}
     checkpoint = find_checkpoint(Path(recipe.resume))
     state = load_run_state(checkpoint)
-    changed = differences(state["recipe"], recipe.to_dict())
+    changed = differences(_with_defaults(state["recipe"], Recipe().to_dict()), recipe.to_dict())
     _require_same_run(state, changed, train)
     now = surroundings(accelerator, val)
     changed |= differences(now | state["surroundings"], now)  # earlier versions wrote fewer of them
     if checkpoint.parent.resolve() != folder.resolve():
         state |= {key: NEW_RUN[key] for key in ("best_top1", "wandb_id")}
     return state, {key: values for key, values in changed.items() if key not in FREE}
+
+
+def _with_defaults(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a recipe with the defaults of those that its version did not have yet."""
+    filled = {**defaults, **options}
+    for name, default in defaults.items():
+        if isinstance(default, dict):
+            filled[name] = _with_defaults(filled[name], default)
+    return filled
 
 
 def load_run_state(checkpoint: Path) -> State:
