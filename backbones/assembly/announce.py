@@ -15,6 +15,8 @@ _MIN_TIME_CONSTANTS = 10
 """Updates, in units of 1 / momentum, after which BatchNorm has forgotten its initial statistics."""
 _MIN_BATCH_NORM_IMAGES = 8
 """Least number of images for a good estimate of a channel's statistics."""
+_MAX_LOG_INTERVAL = 250
+"""Steps between two rows up to which two looks at the fusion weights fall into the first 500 steps."""
 _COUNTER_TEXTS = {"data/replaced": ("bad images", "{} were replaced by others of their class")}
 """Label and text of the line about each counter of the loader."""
 
@@ -73,6 +75,11 @@ def find_bad_settings(run: Run) -> Iterator[str]:
         yield (
             f"BatchNorm sees only {each} images at a time: its statistics are noisy. Use a larger --batch-size, fewer "
             "processes or a smaller --grad-accum-steps."
+        )
+    if run.recipe.health.monitors and run.recipe.log.interval > _MAX_LOG_INTERVAL:
+        yield (
+            f"--log.interval {run.recipe.log.interval} lets the monitors look as rarely as that, or at the ends of "
+            f"epochs: a dead fusion input is named late. {_MAX_LOG_INTERVAL} or less names it within 500 steps."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backbones.assembly.announce import conclude, find_bad_settings, introduce
-from backbones.recipe import Optim, Recipe
+from backbones.recipe import Health, Log, Optim, Recipe
 from backbones.training.evaluate import Evaluation
 
 
@@ -85,6 +85,14 @@ def test_what_would_spoil_a_run_quietly_is_said(steps, momentum, batch, warned):
     warnings = list(find_bad_settings(run_of(steps, recipe, [])))
     assert len(warnings) == len(warned)
     assert all(text in warning for text, warning in zip(warned, warnings, strict=True))
+
+
+@pytest.mark.parametrize(("interval", "monitors", "warned"), [(250, True, 0), (251, True, 1), (1000, False, 0)])
+def test_rows_so_rare_that_monitors_are_late_are_warned_of(interval, monitors, warned):
+    recipe = Recipe(batch_size=128, log=Log(interval=interval), health=Health(monitors=monitors))
+    warnings = list(find_bad_settings(run_of(100_000, recipe, [])))
+    assert len(warnings) == warned
+    assert all(warning.startswith("--log.interval 251 lets the monitors look as rarely") for warning in warnings)
 
 
 def test_figures_read_as_a_line():
