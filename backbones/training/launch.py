@@ -22,7 +22,13 @@ from backbones.training.network import explaining_absence, prepare_network
 _ACCELERATE_NAMES: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl."""
-_LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+_LAUNCHERS = {
+    "accelerate": "accelerate",
+    "accelerate-launch": "accelerate launch",
+    "accelerate.commands.launch": "accelerate launch",
+}
+"""Names of accelerate's launcher, and how a user writes each."""
+_ALL_LAUNCHERS = _LAUNCHERS | {"torchrun": "torchrun", "torch.distributed.run": "torchrun"}
 
 
 def create_accelerator(
@@ -90,11 +96,11 @@ def precision_name(accelerator: Accelerator) -> Precision:
 def launch_command() -> str:
     """Return the command that started this process, up to the script's own options."""
     words = _launcher_words()
-    launcher = next((i for i, word in enumerate(words) if Path(word).name in _LAUNCHERS), None)
+    launcher = next((i for i, word in enumerate(words) if Path(word).name in _ALL_LAUNCHERS), None)
     script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
     if launcher is None or script is None or script < launcher:
         return f"python {sys.argv[0]}"
-    return shlex.join(["accelerate", *words[launcher + 1 : script + 1]])
+    return f"{_ALL_LAUNCHERS[Path(words[launcher]).name]} {shlex.join(words[launcher + 1 : script + 1])}"
 
 
 def requested_processes(launcher: list[str]) -> int | None:
@@ -120,7 +126,7 @@ def launch_file(launcher: list[str]) -> dict[str, Any]:
 
 def is_launched(words: list[str]) -> bool:
     """Tell whether these words of a parent process are those of accelerate's launcher or torchrun."""
-    return any(Path(word).name in (*_LAUNCHERS, "torchrun", "torch.distributed.run") for word in words)
+    return any(Path(word).name in _ALL_LAUNCHERS for word in words)
 
 
 def end_with_parent() -> None:

@@ -80,10 +80,20 @@ def test_recipe_and_launcher_that_contradict_each_other_are_refused(precision, l
         mixed_precision(precision, launched)
 
 
-def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch):
-    words = [*PYTHON, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
+@pytest.mark.parametrize(
+    ("launcher", "command"),
+    [
+        (PYTHON, "accelerate launch"),
+        (["/env/bin/accelerate-launch"], "accelerate launch"),
+        (["python", "-m", "accelerate.commands.launch"], "accelerate launch"),
+        (["/env/bin/python", "/env/bin/torchrun"], "torchrun"),
+        (["python", "-m", "torch.distributed.run"], "torchrun"),
+    ],
+)
+def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch, launcher, command):
+    words = [*launcher, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
     monkeypatch.setattr(launch, "_launcher_words", lambda: words)
-    assert launch_command() == "accelerate launch --config_file 'cpu 1.yaml' train_imagenet.py"
+    assert launch_command() == f"{command} --config_file 'cpu 1.yaml' train_imagenet.py"
 
 
 def test_deterministic_means_that_torch_refuses_other_operations(monkeypatch):
