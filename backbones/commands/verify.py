@@ -1,8 +1,9 @@
 """Decode every image of a data set once, before training does for weeks.
 
 Prints what there is, and writes the bad images to DATA_DIR/quarantine.tsv, which training leaves out. Equal images and
-unusual kinds are remarks. Bad images, and counts that are not ImageNet's, end with status 1. A changed byte with which
-an image still decodes is not found: that takes a list of checksums.
+unusual kinds are remarks. Bad images, and counts that are not ImageNet's, end with status 1. JPEG and WebP files that
+decode, but lost a part of their data, are bad. A changed byte that shifts nothing is not found: that takes a list of
+checksums.
 """
 
 import sys
@@ -13,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backbones.command_line import parse
+from backbones.dataset.damage import require_damage_check
 from backbones.dataset.index import some
 from backbones.dataset.quarantine import FILE, Entries, read_quarantine
 from backbones.dataset.splits import data_folder, train_and_val
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     """Verify, print, write the files, and exit with status 1 where something is wrong."""
     options = parse(Options, arguments, prog="python -m backbones verify", description=__doc__ or "")
     require_output_file("--json", options.json)
+    require_damage_check()
     root = data_folder(options.data_dir)
     before = read_quarantine(root)
     findings = verify(root, options.workers)

@@ -22,6 +22,7 @@ from backbones.data.feed import Feed, OpenStage, Pixels
 from backbones.data.order import Plan
 from backbones.data.reading.ahead import run_ahead
 from backbones.data.reading.reader import EncodedBatch, Reader, read_plans
+from backbones.dataset.index import some
 from backbones.errors import UserError
 from backbones.recipe import Loading
 
@@ -33,6 +34,9 @@ Graph = Callable[..., Any]
 
 Convert = Callable[..., torch.Tensor]
 """(batch, outputs of the graph after the rows) -> tensor."""
+
+RunAlone = Callable[[Iterator[Inputs]], Iterator[tuple[Any, ...]]]
+"""(inputs of one image each) -> outputs of the graph for each. Raises RuntimeError where DALI fails with one."""
 
 INTEGER, FLOAT = types.DALIDataType.INT32, types.DALIDataType.FLOAT
 
@@ -88,7 +92,7 @@ def open_decoder(
 ) -> Iterator["Decoder"]:
     """Open a Decoder of the images of ``plans``, which are read in advance. It calls ``finish`` after the last plan."""
     with (
-        closing(Reader(feed.bad, threads=feed.loading.read_threads)) as reader,
+        closing(Reader(feed.bad, threads=feed.loading.read_threads, for_dali=True)) as reader,
         closing(run_ahead(map(reader.read, plans), feed.loading.prefetch)) as batches,
         closing(Decoder(batches, feed, reader, graph=graph, convert=convert, finish=finish)) as decoder,
     ):
@@ -140,20 +144,32 @@ class Decoder:
             self.finish()
             raise
         except RuntimeError as error:
-            self.in_flight.find_culprits(error)
+            self.in_flight.find_culprits(error, self._run_alone)
             return None
 
     def _build(self) -> Pipeline:
-        view, loading = self.feed.view, self.feed.loading
+        workers, ahead = max(1, self.feed.workers), self.feed.loading.prefetch
+        return self._graph_of(self.in_flight, self.feed.batch_size, num_threads=workers, prefetch_queue_depth=ahead)
+
+    def _run_alone(self, inputs: Iterator[Inputs]) -> Iterator[tuple[Any, ...]]:
+        """Yield the outputs for each of ``inputs``, one image at a time, as the graph of this decoder makes them."""
+        pipe = self._graph_of(inputs, 1, num_threads=1, prefetch_queue_depth=1, exec_async=False, exec_pipelined=False)
+        while True:
+            try:
+                yield pipe.run(self.stream)
+            except StopIteration:
+                return
+
+    def _graph_of(self, source: Iterator[Inputs], batch_size: int, **options: Any) -> Pipeline:
+        view = self.feed.view
         return self.graph(
-            self.in_flight,
+            source,
             view,
-            loading,
-            batch_size=self.feed.batch_size,
-            num_threads=max(1, self.feed.workers),
+            self.feed.loading,
+            batch_size=batch_size,
             device_id=self.in_flight.device_id,
-            prefetch_queue_depth=loading.prefetch,
             enable_conditionals=view.is_auto,  # the number of an image's operation is a condition
+            **options,
         )
 
 
@@ -194,17 +210,26 @@ class InFlight:
             raise AssertionError(f"DALI returned rows {rows[:8]}... where {batch.plan.rows[:8]}... were asked for")
         return batch
 
-    def find_culprits(self, error: RuntimeError) -> None:
-        """Find the images in flight that DALI cannot decode, so that they are read again without it.
+    def find_culprits(self, error: RuntimeError, run_alone: RunAlone) -> None:
+        """Find the images in flight with which DALI fails, so that they are read again without it.
 
-        Each is tried alone, so that the verdict on an image does not depend on the others in its batch. Raises
-        UserError where an image must stop the run, and ``error`` where every image decodes alone.
+        Each goes alone through the same graph, so that the verdict on an image does not depend on the others in its
+        batch; its whole picture must also have the size that its header claims. Raises UserError where an image must
+        stop the run, or where no image fails alone.
         """
-        refused = {row for batch, _ in self.given for row in _find_undecodable(batch, self.device_id)}
+        refused = {row for batch, inputs in self.given for row in _find_failing(batch, inputs, run_alone)}
+        refused |= {row for batch, _ in self.given for row in _find_odd_sizes(batch, self.device_id)}
         for row in sorted(refused):
             self.reader.refuse(row)
         if not refused:
-            raise error
+            raise self._explain(error) from error
+
+    def _explain(self, error: RuntimeError) -> UserError:
+        """Return an error for a failure that no image causes alone, such as a lack of memory."""
+        rows = [row for batch, _ in self.given for row in batch.plan.rows.tolist()]
+        names = some([self.reader.index.describe(row) for row in rows])
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+        return UserError(f"DALI failed, though it decodes each of these images alone: {names}.\nDALI says: {reason}")
 
     def _next_batch(self) -> EncodedBatch:
         """Return the next batch; StopIteration at the end, or at an error, which is kept for later."""
@@ -236,12 +261,29 @@ def _resize(
     return pixels
 
 
-def _find_undecodable(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
-    """Yield the rows of the images that DALI cannot decode alone."""
-    for row, data in zip(batch.plan.rows.tolist(), batch.data, strict=True):
+def _find_failing(batch: EncodedBatch, inputs: Inputs, run_alone: RunAlone) -> Iterator[int]:
+    """Yield the rows of the images with which the graph fails. It is built again after each of them."""
+    rows = batch.plan.rows.tolist()
+    at = 0
+    while at < len(rows):
+        singles = iter([tuple(each[number : number + 1] for each in inputs) for number in range(at, len(rows))])
         try:
-            _decode_alone(data, batch_size=1, num_threads=1, device_id=device_id).run()
+            for _ in run_alone(singles):
+                at += 1
         except RuntimeError:
+            yield rows[at]
+            at += 1
+
+
+def _find_odd_sizes(batch: EncodedBatch, device_id: int | None) -> Iterator[int]:
+    """Yield the rows of the images that DALI does not decode in full, or not to the size in their header."""
+    for row, data, size in zip(batch.plan.rows.tolist(), batch.data, batch.sizes.tolist(), strict=True):
+        try:
+            (decoded,) = _decode_alone(data, batch_size=1, num_threads=1, device_id=device_id).run()
+        except RuntimeError:
+            yield row
+            continue
+        if list(decoded[0].shape()[:2]) != size:
             yield row
 
 
@@ -254,9 +296,10 @@ def _compute_geometry(batch: EncodedBatch, view: View) -> Inputs:
         matrices[:, 2, 2] = 1
         return _int32(warps.windows[:, :2]), _int32(warps.windows[:, 2:]), matrices
     crops = view.crops(batch.sizes, batch.plan.draws)
-    resized = crops.resized.astype(np.float32)
     places = _int32(crops.windows[:, :2]), _int32(crops.windows[:, 2:])
-    return *places, resized, _int32(crops.corners), _int32(crops.flips), *_choose_operations(batch, view)
+    start, end = crops.boxes[:, :2], crops.boxes[:, :2] + crops.boxes[:, 2:]
+    floats = start.astype(np.float32), end.astype(np.float32), crops.resized.astype(np.float32)
+    return *places, *floats, _int32(crops.corners), _int32(crops.flips), *_choose_operations(batch, view)
 
 
 def _choose_operations(batch: EncodedBatch, view: View) -> Inputs:
@@ -276,12 +319,12 @@ def _describe_images(source: Iterator[Inputs], view: View, loading: Loading) -> 
 
     Where operations follow, the pixels before them are the third output.
     """
-    encoded, rows, start, shape, *rest = _take_inputs(source, view)
-    pixels = _decode(encoded, loading, start=start, shape=shape, axes=(0, 1))
+    encoded, rows, corner, shape, *rest = _take_inputs(source, view)
+    pixels = _decode(encoded, loading, start=corner, shape=shape, axes=(0, 1))
     if view.is_warp:
         return rows, _warp(pixels, *rest, view=view)
-    resized, corners, flips, *operations = rest
-    cropped = _crop(pixels, resized, corners, flips, view=view)
+    start, end, resized, corners, flips, *operations = rest
+    cropped = _crop(pixels, (start, end), resized, corners, flips, view=view)
     return (rows, _operate(cropped, *operations, view=view), cropped) if operations else (rows, cropped)
 
 
@@ -295,7 +338,7 @@ def _describe_windows(source: Iterator[Inputs], view: View, loading: Loading) ->
 def _take_inputs(source: Iterator[Inputs], view: View) -> Any:
     """Return the inputs: encoded images, rows, corner and shape of a window, and numbers for the augmentation."""
     kinds = [(types.DALIDataType.UINT8, 1), (types.DALIDataType.INT64, 0), (INTEGER, 1), (INTEGER, 1)]
-    kinds += [(FLOAT, 2)] if view.is_warp else [(FLOAT, 1), (INTEGER, 1), (INTEGER, 0)]
+    kinds += [(FLOAT, 2)] if view.is_warp else [(FLOAT, 1)] * 3 + [(INTEGER, 1), (INTEGER, 0)]
     kinds += [(INTEGER, 1), (FLOAT, 1)] if view.is_auto else []
     return fn.external_source(
         source=source,
@@ -342,9 +385,11 @@ def _warp(pixels: Any, matrices: Any, *, view: View) -> Any:
     )
 
 
-def _crop(pixels: Any, resized: Any, corners: Any, flips: Any, *, view: View) -> Any:
+def _crop(pixels: Any, box: tuple[Any, Any], resized: Any, corners: Any, flips: Any, *, view: View) -> Any:
     whole: Any = fn.resize(
         pixels,
+        roi_start=box[0],
+        roi_end=box[1],
         size=resized,
         interp_type=FILTERS[view.preprocess.interpolation],
         antialias=True,

@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image
-from torchvision.transforms import InterpolationMode
 
 from backbones.data.augment.auto_augment import apply
 from backbones.data.augment.view import View
@@ -70,12 +69,14 @@ def transform(decoded: list[Image.Image], batch: EncodedBatch, *, view: View) ->
     return torch.stack(pixels)
 
 
-def _crop(image: Image.Image, window: Any, resized: Any, corner: Any, flip: Any, *, view: View) -> torch.Tensor:
-    mode = InterpolationMode(view.preprocess.interpolation)
-    rectangle = [int(value) for value in window]
-    size = [int(value) for value in resized]
-    cut: Any = F.resized_crop(cast("Any", image), *rectangle, size=size, interpolation=mode, antialias=True)
-    pixels = F.pil_to_tensor(F.crop(cut, int(corner[0]), int(corner[1]), view.size, view.size)).permute(1, 2, 0)
+def _crop(
+    image: Image.Image, window: Any, box: Any, resized: Any, corner: Any, flip: Any, *, view: View
+) -> torch.Tensor:
+    part: Any = F.crop(cast("Any", image), *(int(value) for value in window))
+    (box_top, box_left, box_height, box_width), (height, width) = box.tolist(), resized.tolist()
+    edges = (box_left, box_top, box_left + box_width, box_top + box_height)
+    whole = part.resize((width, height), Image.Resampling[view.preprocess.interpolation.upper()], box=edges)
+    pixels = F.pil_to_tensor(F.crop(whole, *corner.tolist(), view.size, view.size)).permute(1, 2, 0)
     return pixels.flip(1) if flip else pixels.contiguous()
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from backbones.dataset.dialects import has_unusual_colours, is_unusual
+from backbones.dataset.jpeg import read_jpeg_header
 from backbones.dataset.place import BadImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -22,12 +24,6 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\xae\x42\x60\x82"}
 """Last bytes of a complete file: the end-of-image marker, and the checksum of the end chunk."""
 
-FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""JPEG markers whose segment holds the size of the image."""
-MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-"""JPEG markers that no segment follows."""
-START_OF_SCAN = 0xDA
-
 
 class ImageHeader(NamedTuple):
     """Format and size that an image claims."""
@@ -36,6 +32,8 @@ class ImageHeader(NamedTuple):
     """Format, as PIL names it."""
     height: int
     width: int
+    is_unusual: bool
+    """Only PIL is to decode the image: DALI may read it otherwise (see dialects.py)."""
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -43,10 +41,11 @@ def read_header(data: bytes) -> ImageHeader:
     if not data:
         raise BadImageError("it is empty")
     if data.startswith(JPEG):
-        header = ImageHeader("JPEG", *_jpeg_size(data))
+        jpeg = read_jpeg_header(data)
+        header = ImageHeader("JPEG", jpeg.height, jpeg.width, has_unusual_colours(jpeg))
     elif data.startswith(PNG) and len(data) >= 24:
         width, height = struct.unpack_from(">II", data, 16)
-        header = ImageHeader("PNG", height, width)
+        header = ImageHeader("PNG", height, width, is_unusual("PNG", data))
     else:
         header = _read_with_pil(data)
     if header.height * header.width > MAX_PIXELS:
@@ -64,13 +63,18 @@ def is_whole(data: bytes, kind: str) -> bool:
 def decode(data: bytes) -> Image.Image:
     """Return the whole image as RGB. Raises BadImageError for a file that is damaged or truncated.
 
-    EXIF orientation is ignored, as ImageFolder does.
+    EXIF orientation is ignored, as ImageFolder does; the orientation of a TIFF is obeyed, as PIL does.
     """
+    header = read_header(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return to_rgb(image)
+            rgb = to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_reason(error)) from error
+    if rgb.size != (header.width, header.height):
+        claimed, found = f"{header.width} x {header.height}", f"{rgb.width} x {rgb.height}"
+        raise BadImageError(f"its header says {claimed}, but it has {found} pixels")
+    return rgb
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -89,29 +93,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) from the frame header, after the segments before it."""
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):
-        marker = data[at + 1]
-        if marker in FRAME_HEADERS:
-            return struct.unpack_from(">HH", data, at + 5)
-        if marker == START_OF_SCAN:
-            break
-        if marker == 0xFF:
-            at += 1
-        elif marker in MARKERS_WITHOUT_LENGTH:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise BadImageError("its JPEG header is incomplete")
-
-
 def _read_with_pil(data: bytes) -> ImageHeader:
     """Return what PIL reads in the header of another format."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return ImageHeader(str(image.format), image.height, image.width)
+            kind = str(image.format)
+            return ImageHeader(kind, image.height, image.width, is_unusual(kind, data))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(_reason(error)) from error
 

@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 COLUMNS = ("numbers", "offsets", "lengths", "labels")
 """Arrays of an Index that hold one number per image."""
 
-SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm"})
+SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm"})
 """Endings of image files, in lower or upper case. The content decides how a file is decoded."""
 
 

@@ -401,10 +401,12 @@ def test_garbage_after_the_end_of_an_image_is_accepted(small: Path) -> None:
     np.testing.assert_array_equal(pixels_of(pipeline.images, scan_folder(small), plans, view(train=False)), before)
 
 
-def test_a_failure_that_no_file_explains_is_passed_on(split: Index) -> None:
+def test_a_failure_that_no_image_explains_alone_names_the_batch(split: Index) -> None:
     feed = feed_of(split, view(train=True), batch_size=4)
-    with pytest.raises((RuntimeError, ValueError)):
-        pairs_of(pipeline.images, training(split, 1), feed)
+    (plan,) = training(split, 1)
+    with pytest.raises(UserError, match=r"DALI failed, though it decodes each .*\nDALI says: ") as caught:
+        pairs_of(pipeline.images, [plan], feed)
+    assert split.describe(int(plan.rows[0])) in str(caught.value)
 
 
 @pytest.mark.gpu

@@ -47,17 +47,24 @@ def read_plans(plans: Iterator[Plan], feed: Feed) -> Iterator[Iterator[tuple[Pla
 
 
 class Reader:
-    """Reader of batches with several threads. ``bad`` is the rule for bad images."""
+    """Reader of batches with several threads.
 
-    def __init__(self, bad: BadImages, *, threads: int) -> None:
+    Args:
+        bad: the rule for bad images.
+        threads: number of threads.
+        for_dali: return images that DALI and PIL read differently as bitmaps, made by PIL.
+    """
+
+    def __init__(self, bad: BadImages, *, threads: int, for_dali: bool = False) -> None:
         self.bad = bad
+        self.for_dali = for_dali
         self.index = bad.index
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
         self.verified: set[int] = set()
         """Rows of images that have no end mark but can be decoded."""
         self.foreign: set[int] = set()
-        """Rows of images that PIL decodes and DALI does not: they are returned as bitmaps."""
+        """Rows of images that PIL decodes and DALI does not, though their header is usual: returned as bitmaps."""
 
     def read(self, plan: Plan) -> EncodedBatch:
         """Return the images of one plan. Raises UserError that names an image which must stop the run."""
@@ -75,11 +82,13 @@ class Reader:
         return self.read(batch.asked) if found and not found.isdisjoint(batch.plan.rows.tolist()) else batch
 
     def refuse(self, row: int) -> None:
-        """Record an image that DALI does not decode: as foreign if PIL decodes it, else as bad.
+        """Record an image that DALI does not decode, or not to its size: as foreign if PIL decodes it, else as bad.
 
         Raises UserError where a bad image must stop the run.
         """
         try:
+            if row in self.foreign:
+                raise BadImageError("DALI refuses even what PIL decodes of it")
             decode(self._read_bytes(row))
             self.foreign.add(row)
         except BadImageError as error:
@@ -105,7 +114,7 @@ class Reader:
         """Return the image in ``row``; BadImageError where its header or its end is damaged."""
         data = self._read_bytes(row)
         header = read_header(data)
-        if row in self.foreign:
+        if row in self.foreign or (self.for_dali and header.is_unusual):
             data = as_bitmap(data)
         elif row not in self.verified and not is_whole(data, header.kind):
             decode(data)

@@ -6,15 +6,10 @@ import warnings
 from PIL import Image, features
 from PIL import __version__ as pillow
 
-from backbones.dataset.encoded import to_rgb
+from backbones.dataset.damage import find_damage
+from backbones.dataset.encoded import decode, read_header
 from backbones.dataset.place import BadImageError
 from backbones.errors import UserError
-
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-"""Formats that are decoded; the content decides, not the name."""
-
-KEPT_MODES = ("RGB", "L")
-"""Colour modes of a plain JPEG."""
 
 
 def shrink(content: bytes, short_side: int, quality: int) -> bytes:
@@ -27,17 +22,13 @@ def shrink(content: bytes, short_side: int, quality: int) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                image.load()
-                size = shrunk(image.width, image.height, short_side)
-                if image.format == "JPEG" and image.mode in KEPT_MODES and size == image.size:
-                    return content
-                return _jpeg(to_rgb(image), size, quality)
+            image = decode(content)
+            if damage := find_damage(content):
+                raise BadImageError(damage)
+            size = shrunk(image.width, image.height, short_side)
+            return content if size == image.size and _is_plain_jpeg(content) else _jpeg(image, size, quality)
     except BadImageError as error:
         raise UserError(str(error)) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(_reason(error)) from error
 
 
 def shrunk(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -53,15 +44,15 @@ def encoder() -> str:
     return f"Pillow {pillow}, libjpeg-turbo {features.version('libjpeg_turbo')}"
 
 
+def _is_plain_jpeg(content: bytes) -> bool:
+    """Return whether an image is a JPEG that every decoder reads alike."""
+    header = read_header(content)
+    return header.kind == "JPEG" and not header.is_unusual
+
+
 def _jpeg(image: Image.Image, size: tuple[int, int], quality: int) -> bytes:
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     written = io.BytesIO()
     image.save(written, format="JPEG", quality=quality)
     return written.getvalue()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image in a known format"
-    return " ".join(str(error).split()) or type(error).__name__

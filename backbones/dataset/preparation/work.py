@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backbones.dataset.damage import require_damage_check
 from backbones.dataset.index import Index, Split, places_digest, read_index, write_index
 from backbones.dataset.preparation.request import Request
 from backbones.dataset.preparation.shards import create_shards, missing_shards, shard_files, write_shard
@@ -54,6 +55,8 @@ def begin(request: Request, splits: Splits) -> Work:
 
     Removes what a killed process left. Raises UserError where the folder is that of another request.
     """
+    if request.resize is not None:
+        require_damage_check()
     out, record = request.folder, _describe(request, splits)
     remove_leftovers(out)
     _require_same(out, record)

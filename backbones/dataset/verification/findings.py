@@ -20,6 +20,7 @@ REMARKS = {
     Remark.MISNAMED: "named as another format",
     Remark.TRAILING: "trailing bytes",
     Remark.ENDLESS: "no end mark",
+    Remark.UNUSUAL: "decoded by PIL, not by DALI",
 }
 
 JSON_KEYS = {"file_size": "bytes", "shorter_side": "shorter side", "longer_side": "longer side"}

@@ -1,6 +1,6 @@
 """Check of one image: use, kind, size and unusual properties.
 
-A changed byte with which the image still decodes is not found: nothing here knows the original pixels.
+A changed byte with which the image still decodes in full is not found: nothing here knows the original pixels.
 """
 
 import io
@@ -11,14 +11,25 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from backbones.dataset.damage import find_damage
 from backbones.dataset.encoded import ENDS, FORMATS, PNG, ImageHeader, decode, is_whole, read_header
 from backbones.dataset.place import BadImageError, Place, read_bytes
+from backbones.errors import UserError
 
 MODES = {"L": "grey", "LA": "grey with alpha", "I;16": "grey", "I;16B": "grey", "I": "grey", "1": "black and white"}
 MODES |= {"P": "palette", "PA": "palette with alpha", "RGBA": "RGB with alpha"}
 """PIL's mode -> words; other modes, such as CMYK, are words already."""
 
-ENDINGS = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF", "ppm": "PPM", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
+ENDINGS = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "tif": "TIFF",
+    "ppm": "PPM",
+    "pgm": "PPM",
+    "png": "PNG",
+    "bmp": "BMP",
+    "webp": "WEBP",
+}
 ENDINGS |= {"tiff": "TIFF"}
 """Ending of a file name -> format."""
 
@@ -42,6 +53,8 @@ class Remark(IntFlag):
     """Bytes after the end of the image."""
     ENDLESS = 16
     """No end mark, though no pixel is missing."""
+    UNUSUAL = 32
+    """Decoded by PIL in every loader, because DALI reads such files otherwise."""
 
 
 class Look(NamedTuple):
@@ -66,7 +79,7 @@ def look_at(place: Place, name: str) -> Look:
             return _describe(read_bytes(place), name)
         except BadImageError as error:
             return Look(reason=str(error))
-        except MemoryError:
+        except (MemoryError, UserError):
             raise
         except Exception as error:  # noqa: BLE001  # decoders fail in many ways, always because of the file
             return Look(reason=f"{type(error).__name__}: {error}")
@@ -75,14 +88,14 @@ def look_at(place: Place, name: str) -> Look:
 def _describe(data: bytes, name: str) -> Look:
     """Return the properties of a good image; BadImageError for any other."""
     header = read_header(data)
-    height, width = decode(data).size[::-1]
-    if (height, width) != (header.height, header.width):
-        raise BadImageError(f"its header says {header.width} x {header.height}, but it has {width} x {height} pixels")
+    decode(data)
+    if damage := find_damage(data):
+        raise BadImageError(damage)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         kind = f"{header.kind} {MODES.get(image.mode, image.mode)}{_depth(data, image.mode)}"
         remarks = _remarks(data, header, name, image)
     digest = int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
-    return Look(kind, height, width, remarks, digest)
+    return Look(kind, header.height, header.width, remarks, digest)
 
 
 def _depth(data: bytes, mode: str) -> str:
@@ -99,6 +112,8 @@ def _remarks(data: bytes, header: ImageHeader, name: str, image: Image.Image) ->
         remarks |= Remark.TURNED
     if ENDINGS.get(name.rpartition(".")[2].lower(), header.kind) != header.kind:
         remarks |= Remark.MISNAMED
+    if header.is_unusual:
+        remarks |= Remark.UNUSUAL
     if header.kind in ENDS and not is_whole(data, header.kind):
         remarks |= Remark.TRAILING if ENDS[header.kind] in data else Remark.ENDLESS
     return remarks

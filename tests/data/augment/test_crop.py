@@ -77,4 +77,4 @@ def test_timm_s_protocol_resizes_and_centres_as_torchvision(size: tuple[int, int
 
 def test_the_full_protocol_squashes_the_whole_image() -> None:
     found = validation_crops(np.array([[300, 40]]), size=64, preprocess=Preprocess("full"))
-    assert [part[0].tolist() for part in found] == [[0, 0, 300, 40], [64, 64], [0, 0], 0]
+    assert [part[0].tolist() for part in found] == [[0, 0, 300, 40], [0, 0, 300, 40], [64, 64], [0, 0], 0]

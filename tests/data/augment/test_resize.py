@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.data.augment.crop import Crops
+from backbones.data.augment.crop import Crops, whole_boxes
 from backbones.data.augment.resize import resize_windows
 from backbones.recipe import Interpolation
 from tests.dataset.make_pictures import picture
@@ -23,8 +23,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def crops_of(resized: np.ndarray, corners: np.ndarray, flips: np.ndarray) -> Crops:
-    return Crops(np.zeros((len(resized), 4), dtype=np.int64), resized, corners, flips)
+def crops_of(images: list[np.ndarray], resized: np.ndarray, corners: np.ndarray, flips: np.ndarray) -> Crops:
+    sizes = np.array([image.shape[:2] for image in images], dtype=np.int64).reshape(-1, 2)
+    return Crops(np.zeros((len(resized), 4), dtype=np.int64), whole_boxes(sizes), resized, corners, flips)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -34,7 +35,7 @@ def test_pixels_are_those_of_pil_to_a_grey_level(pool: ThreadPoolExecutor, inter
     corners = np.array([[0, 6], [22, 0], [0, 0], [3, 5], [1, 0], [0, 7], [0, 0], [52, 1]])
     flips = np.arange(8) % 2
     windows = [torch.from_numpy(image) for image in images]
-    crops = crops_of(resized, corners, flips)
+    crops = crops_of(images, resized, corners, flips)
     found = resize_windows(windows, crops, size=48, interpolation=interpolation, pool=pool).numpy()
     for square, image, (tall, wide), (top, left), flip in zip(found, images, resized, corners, flips, strict=True):
         whole = np.asarray(Image.fromarray(image).resize((wide, tall), FILTERS[interpolation]))
@@ -44,5 +45,7 @@ def test_pixels_are_those_of_pil_to_a_grey_level(pool: ThreadPoolExecutor, inter
 
 
 def test_a_batch_may_be_empty(pool: ThreadPoolExecutor) -> None:
-    nothing = crops_of(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64))
+    nothing = crops_of(
+        [], np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    )
     assert resize_windows([], nothing, size=8, interpolation="bilinear", pool=pool).shape == (0, 8, 8, 3)

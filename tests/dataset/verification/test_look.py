@@ -130,7 +130,7 @@ NONE = Remark(0)
 FINE = {
     "JPEG": (encoded(), "a.JPEG", "JPEG RGB", NONE),
     "grey JPEG": (encoded(SOUND.convert("L")), "a.jpg", "JPEG grey", NONE),
-    "CMYK JPEG": (encoded(SOUND.convert("CMYK")), "a.jpg", "JPEG CMYK", NONE),
+    "CMYK JPEG": (encoded(SOUND.convert("CMYK")), "a.jpg", "JPEG CMYK", Remark.UNUSUAL),
     "progressive JPEG": (encoded(progressive=True), "a.jpg", "JPEG RGB", Remark.PROGRESSIVE),
     "JPEG with trailing garbage": (encoded() + b"garbage", "a.jpg", "JPEG RGB", Remark.TRAILING),
     "turned JPEG": (with_orientation(6), "a.jpg", "JPEG RGB", Remark.TURNED),
