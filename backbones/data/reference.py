@@ -74,9 +74,10 @@ def _crop(
 ) -> torch.Tensor:
     part: Any = F.crop(cast("Any", image), *(int(value) for value in window))
     (box_top, box_left, box_height, box_width), (height, width) = box.tolist(), resized.tolist()
+    top, left = corner.tolist()
     edges = (box_left, box_top, box_left + box_width, box_top + box_height)
     whole = part.resize((width, height), Image.Resampling[view.preprocess.interpolation.upper()], box=edges)
-    pixels = F.pil_to_tensor(F.crop(whole, *corner.tolist(), view.size, view.size)).permute(1, 2, 0)
+    pixels = F.pil_to_tensor(F.crop(whole, top, left, view.size, view.size)).permute(1, 2, 0)
     return pixels.flip(1) if flip else pixels.contiguous()
 
 

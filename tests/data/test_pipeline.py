@@ -1,6 +1,12 @@
 """Tests of the loader with DALI: against the reference, its repeatability, and bad files."""
 
+import io
+import math
+import struct
+import subprocess
+import sys
 import time
+import zlib
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -11,20 +17,23 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from backbones.data import reference
 from backbones.data.augment.draws import AREA, DRAWS, FLIP
 from backbones.data.augment.view import View
 from backbones.data.feed import Feed, OpenImages
 from backbones.data.order import Plan, Shares, training_plans, validation_plans
+from backbones.data.reading import reader as reader_module
 from backbones.data.reading.bad_images import BadImages
 from backbones.data.reading.reader import Reader
-from backbones.dataset.encoded import decode
+from backbones.dataset.encoded import ImageHeader, decode, read_header
 from backbones.dataset.index import Index
 from backbones.dataset.place import BadImageError
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
-from backbones.recipe import Augment, InceptionAugment, Loading, Preprocess
+from backbones.recipe import Augment, InceptionAugment, Interpolation, LoaderName, Loading, Preprocess
+from tests.dataset.make_pictures import picture
 
 pytest.importorskip("nvidia.dali")
 from backbones.data import pipeline  # needs DALI
@@ -141,6 +150,58 @@ def test_other_modes_and_formats_equal_the_reference(tmp_path: Path, save, how: 
     ours, theirs = (pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images))
     difference = np.abs(ours - theirs).mean(axis=(1, 2, 3))
     assert dict(zip(index.files, difference <= 0.8, strict=True)) == dict.fromkeys(index.files, True)
+
+
+THIN = [(900, 7), (5, 700), (1200, 1), (83, 61)]
+
+
+@pytest.mark.parametrize("resizes_with_torch", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_thin_images_equal_torchvision_s_whole_resize_and_crop(
+    tmp_path: Path, save, monkeypatch, interpolation: Interpolation, resizes_with_torch: bool
+) -> None:
+    if not resizes_with_torch:  # as on a GPU
+        monkeypatch.setattr(pipeline, "resizes_with_torch", lambda _: False)
+    for seed, size in enumerate(THIN):
+        save(tmp_path / "a" / f"{seed}.png", *size, seed=seed, kind="PNG")
+    index = scan_folder(tmp_path)
+    how = View(SIZE, Preprocess("timm", crop_pct=0.875, interpolation=interpolation))
+    plans = list(validation_plans(len(THIN), 8))
+    ours, theirs = (pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images))
+    for row in range(len(THIN)):
+        image = decode(Path(index.place(row).path).read_bytes())
+        whole = v2.functional.resize(image, [math.floor(SIZE / 0.875)], v2.InterpolationMode(interpolation))
+        expected = np.asarray(v2.functional.center_crop(whole, [SIZE, SIZE])).astype(int)
+        assert np.abs(theirs[row] - expected).max() <= 1
+        assert np.abs(ours[row] - expected).mean() <= 0.5
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from backbones.data.loader import EvalLoader
+from backbones.dataset.sources.folder import scan_folder
+from backbones.recipe import Preprocess
+
+def peak(folder):
+    how = {"img_size": 224, "preprocess": Preprocess("timm"), "batch_size": 1, "workers": 1, "loader": sys.argv[2]}
+    next(iter(EvalLoader(scan_folder(Path(sys.argv[1]) / folder), **how)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+before = peak("usual")
+print(peak("thin") - before)
+"""
+
+
+@pytest.mark.parametrize("loader", ["dali", "reference"])
+def test_the_memory_for_a_thin_image_is_bounded_by_the_crop(tmp_path: Path, loader: LoaderName) -> None:
+    """Resized as a whole, it would have 224 x 13,440,000 pixels of 3 bytes: 9 GB."""
+    for name, size in {"usual": (300, 200), "thin": (60_000, 1)}.items():
+        (tmp_path / name / "a").mkdir(parents=True)
+        Image.new("RGB", size, "red").save(tmp_path / name / "a" / "1.jpg")
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), loader]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # in MB
+    assert int(grown.splitlines()[-1]) < 50
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path, save) -> None:
@@ -407,6 +468,61 @@ def test_a_failure_that_no_image_explains_alone_names_the_batch(split: Index) ->
     with pytest.raises(UserError, match=r"DALI failed, though it decodes each .*\nDALI says: ") as caught:
         pairs_of(pipeline.images, [plan], feed)
     assert split.describe(int(plan.rows[0])) in str(caught.value)
+
+
+@pytest.fixture
+def blind_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the reader take every header for a usual one, as if DALI had a fault that nobody knows yet."""
+
+    def read(data: bytes) -> ImageHeader:
+        return read_header(data)._replace(is_unusual=False)
+
+    monkeypatch.setattr(reader_module, "read_header", read)
+
+
+@pytest.mark.usefixtures("blind_reader")
+@pytest.mark.parametrize("how", [view(train=False), *TRAINING], ids=name_of)
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_an_image_that_dali_reads_to_another_size_is_traced_and_left_to_pil(
+    small: Path, how: View, orientation: int
+) -> None:
+    path = Path(scan_folder(small).place(5).path)
+    Image.fromarray(picture(200, 60, seed=1)).save(path, format="TIFF", tiffinfo={0x0112: orientation})
+    index = scan_folder(small)
+    plans = [Plan(0, 0, np.arange(8), np.full((8, DRAWS), 0.99))]  # the bottom right corner, which DALI lacks
+    ours, theirs = (pixels_of(images, index, plans, how) for images in (pipeline.images, reference.images))
+    assert np.abs(ours - theirs).mean(axis=(1, 2, 3)).max() <= 1
+
+
+def png_of_two_sizes(path: Path) -> None:
+    """Write a PNG of 60 x 45 pixels whose first chunk, which is no header, holds 5 x 5."""
+    data = io.BytesIO()
+    Image.new("RGB", (60, 45), "red").save(data, "PNG")
+    kind, content = b"prVt", struct.pack(">II", 5, 5)
+    chunk = struct.pack(">I", 8) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    path.write_bytes(data.getvalue()[:8] + chunk + data.getvalue()[8:])
+
+
+@pytest.mark.parametrize("images", [pipeline.images, reference.images])
+def test_an_image_whose_header_lies_about_its_size_is_named_or_skipped(small: Path, images: OpenImages) -> None:
+    png_of_two_sizes(Path(scan_folder(small).place(5).path))
+    index = scan_folder(small)
+    for how in (view(train=False), view(train=True)):
+        plans = [Plan(0, 0, np.arange(8), np.full((8, DRAWS), 0.4))]
+        with pytest.raises(UserError, match=rf"{index.place(5).path} cannot be decoded: its header says 5 x 5"):
+            pixels_of(images, index, plans, how)
+    skip = Loading(bad_images="skip", bad_images_limit=1.0)
+    ((plan, _),) = pairs_of(images, plans, feed_of(index, how, loading=skip))
+    assert plan.replaced == 1
+    assert 5 not in plan.rows
+
+
+def test_what_dali_refuses_even_as_a_bitmap_is_bad(small: Path) -> None:
+    index = scan_folder(small)
+    with closing(Reader(BadImages(index, Loading()), threads=1, for_dali=True)) as reader:
+        reader.refuse(3)
+        with pytest.raises(UserError, match=r"cannot be decoded: DALI refuses even what PIL decodes"):
+            reader.refuse(3)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 
 from backbones.data.augment.crop import Crops, training_crops, validation_crops
 from backbones.data.augment.draws import AREA, DRAWS, FLIP, LEFT, RATIO, TOP
-from backbones.recipe import Augment, InceptionAugment, Preprocess
+from backbones.recipe import Augment, InceptionAugment, Interpolation, Preprocess
+from tests.dataset.make_pictures import picture
 
 AUGMENT = Augment("inception", inception=InceptionAugment(scale=(0.25, 0.6), ratio=(0.8, 1.25)))
 SIDES = st.integers(1, 700)
@@ -73,6 +74,42 @@ def test_timm_s_protocol_resizes_and_centres_as_torchvision(size: tuple[int, int
     assert found.corners[0].tolist() == list(divmod(np.asarray(cut)[0, 0].item(), 1000))
     assert found.windows[0].tolist() == [0, 0, height, width]
     assert not found.flips.any()
+
+
+@pytest.mark.parametrize("size", [(900, 20), (20, 900), (3000, 7), (1, 5000), (1900, 230)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_thin_image_is_resized_only_where_the_crop_sees_it(
+    size: tuple[int, int], interpolation: Interpolation
+) -> None:
+    """The pixels are those of torchvision, which resizes the whole image before it cuts."""
+    image = Image.fromarray(picture(*size, seed=3))
+    preprocess = Preprocess("timm", crop_pct=0.875, interpolation=interpolation)
+    found = validation_crops(np.array([[image.height, image.width]]), size=64, preprocess=preprocess)
+    (top, left, tall, wide), (box_top, box_left, box_tall, box_wide), resized = (part[0].tolist() for part in found[:3])
+    assert resized == [64, 64]
+    assert tall * wide < 8 * max(min(size), 64) ** 2
+    part = image.crop((left, top, left + wide, top + tall))
+    box = (box_left, box_top, box_left + box_wide, box_top + box_tall)
+    ours = part.resize((64, 64), Image.Resampling[interpolation.upper()], box=box)
+    whole = v2.functional.resize(image, [73], v2.InterpolationMode(interpolation))
+    theirs = v2.functional.center_crop(whole, [64, 64])
+    difference = np.abs(np.asarray(ours).astype(int) - np.asarray(theirs))
+    assert difference.max() <= 1
+    assert difference.mean() <= 0.05
+
+
+def test_the_window_of_a_thin_image_does_not_grow_with_its_length() -> None:
+    lengths = np.array([600, 60_000, 60_000_000])
+    found = validation_crops(np.column_stack([np.ones(3, dtype=int), lengths]), size=224, preprocess=Preprocess("timm"))
+    assert found.windows[:, 3].max() <= 8
+    assert found.resized.tolist() == [[224, 224]] * 3
+
+
+def test_images_of_usual_shapes_keep_their_whole_window() -> None:
+    sizes = np.array([[100, 800], [800, 100], [375, 500], [1, 8]])
+    found = validation_crops(sizes, size=64, preprocess=Preprocess("timm"))
+    assert found.windows.tolist() == [[0, 0, *size] for size in sizes.tolist()]
+    assert found.boxes.tolist() == found.windows.tolist()
 
 
 def test_the_full_protocol_squashes_the_whole_image() -> None:
