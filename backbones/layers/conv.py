@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.fuse import fold_unit
 
 
 class ConvNormAct(nn.Module):
@@ -40,6 +41,13 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalize, activate."""
         return self.act(self.bn(self.conv(x)))
+
+    def reparameterize(self) -> None:
+        """Fold the batch normalization into the convolution, for inference.
+
+        ``timm.utils.reparameterize_model`` calls this method by its name.
+        """
+        fold_unit(self)
 
 
 @torch.no_grad()

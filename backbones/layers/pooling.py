@@ -1,10 +1,12 @@
 """Pooling with darknet's windows: the padding is divided between both sides, and cells outside do not count."""
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@torch.fx.wrap  # the windows depend on the size, which a trace does not have
 def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Take the largest valid cell of each window: darknet's ``[maxpool]``.
 
@@ -28,6 +30,7 @@ def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding:
     return F.max_pool2d(_pad_to_windows(x, size, stride, padding, fill=-torch.inf), size, stride)
 
 
+@torch.fx.wrap
 def local_avg_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Average the valid cells of each window: darknet's ``[local_avgpool]``.
 

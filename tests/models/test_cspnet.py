@@ -217,8 +217,16 @@ def test_fine_layers_follow_the_order_of_computation(model):
 def test_timms_reparameterization_for_inference_changes_no_output(name, options):
     depths = [1, 2, 1, 1] if name.startswith("csresnext50") else [1, 2, 1, 1, 1]
     model = backbones.create_model(name, num_classes=3, depths=depths, **options).eval()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 2)
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(reparameterize_model(model)(x), model(x))
+    folded = reparameterize_model(model)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not [m for m in folded.modules() if isinstance(m, WeightedShortcut) and m.normalization != "none"]
+    expected = model(x)
+    assert (folded(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert torch.equal(reparameterize_model(folded)(x), folded(x)), "twice is once"
 
 
 def test_every_parameter_gets_a_gradient(tiny_spec):
