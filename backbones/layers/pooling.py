@@ -81,6 +81,30 @@ class LocalAvgPool2d(DarknetMaxPool2d):
         return local_avg_pool2d(x, self.size, self.stride, self.padding)
 
 
+class DilatedMaxPool2d(nn.Module):
+    """2x2 max pool that keeps the size: each cell, and those ``dilation`` to the right, below, and both.
+
+    Cells outside do not count. Every ``dilation``-th cell of the result is that of a 2x2 max pool of stride 2 on every
+    ``dilation``-th cell of the input, where ``dilation`` is a power of 2.
+
+    Shape:
+        (N, C, H, W) -> the same
+    """
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the largest of four cells."""
+        framed = F.pad(x, (0, self.dilation, 0, self.dilation), value=-torch.inf)
+        return F.max_pool2d(framed, 2, stride=1, dilation=self.dilation)
+
+    def extra_repr(self) -> str:
+        """Show the dilation in ``print(model)``."""
+        return f"dilation={self.dilation}"
+
+
 def _resolve_geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, int]:
     stride = size if stride is None else stride
     padding = size - 1 if padding is None else padding

@@ -1,4 +1,4 @@
-"""Networks as `torch.fx` and torchvision trace them: the graph computes what the network does, and checks as it does."""
+"""A graph that `torch.fx` or torchvision traces computes what the network does."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import backbones
 from backbones.layers import set_drop_block_progress
-from backbones.models import CspBackbone, DropBlock, Fusion
+from backbones.models import CspBackbone, DropBlock, Fusion, Stem
 
 ODD = (41, 38)
 """Height and width that are rounded up at each halving."""
@@ -24,7 +24,8 @@ FIELDS = [
     {"downsample": "split"},
     {"pyramid": "avgpool", "drop_block": DropBlock(stages=(-1,), probability=0.5, size=2)},
     {"pyramid": "reorg3d", "drop_block": DropBlock(stages=(0, 1), position="every", kind="paper", size=2)},
-    {"pyramid": "conv_add"},
+    {"pyramid": "conv_add", "drop_path_rate": 0.5},
+    {"downsample": "concat", "output_stride": 8, "stem": Stem(4, kernel=7, stride=8)},
 ]
 
 
@@ -114,8 +115,5 @@ def test_an_extracted_level_has_the_numbers_of_forward_intermediates(tiny_spec, 
 
 def test_a_traced_node_carries_the_name_of_its_layer(tiny_spec):
     _, nodes = get_graph_node_names(build(tiny_spec, pyramid="avgpool", fusion=Fusion("extra", maxout="stage")))
-    assert {
-        "pyramid.input_pyramid",
-        "stages.0.blocks.0.shortcut.sum_fitting",
-        "stages.1.last_shortcut.max_fitting",
-    } <= {*nodes}
+    layers = {"pyramid.input_pyramid", "stages.0.blocks.0.shortcut.sum_fitting", "stages.1.last_shortcut.max_fitting"}
+    assert layers <= set(nodes)
