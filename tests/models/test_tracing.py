@@ -91,7 +91,7 @@ def test_a_graph_refuses_images_of_other_channels_as_the_network_does(tiny_spec)
             network(torch.zeros(1, 1, 32, 32))
 
 
-@pytest.mark.parametrize("name", backbones.list_models())
+@pytest.mark.parametrize("name", ["csresnext50_ws_mi2", "csresnext50sub_mo", "csdarknet53_omega_mi_db_ip"])
 def test_torchvision_extracts_every_level_in_both_modes(name):
     depths = [1] * (4 if name.startswith("csresnext50") else 5)
     with torch.device("meta"):
