@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from backbones.darknet.shapes import (
 from backbones.errors import UserError, require_choice
 from backbones.layers.conv import darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.fuse import fold_unit
 from backbones.layers.maxout import maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
 from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
@@ -106,8 +108,7 @@ class DarknetNetwork(nn.Module):
                 if self._last_use.get(index, IMAGE) <= layer.index:
                     kept.pop(index, None)
             x = kept[layer.index]
-        is_flat = x.dim() == 4 and x.shape[2:] == (1, 1)
-        return x.flatten(1) if is_flat else x
+        return flatten_single_cells(x)
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """Return the output of every layer, also of ``[softmax]`` and ``[cost]``."""
@@ -163,6 +164,10 @@ class Convolution(nn.Module):
         x = self.act(x if self.bn is None else self.bn(x))
         return x if self.blur is None else self.blur(x)
 
+    def reparameterize(self) -> None:
+        """Fold the batch normalization into the convolution, for ``timm.utils.reparameterize_model``."""
+        fold_unit(self)
+
 
 class Connected(nn.Module):
     """``[connected]``: a fully connected layer.
@@ -184,6 +189,10 @@ class Connected(nn.Module):
         x = self.fc(x.flatten(1))
         return self.act(x if self.bn is None else self.bn(x))[:, :, None, None]
 
+    def reparameterize(self) -> None:
+        """Fold the batch normalization into the matrix, for ``timm.utils.reparameterize_model``."""
+        fold_unit(self)
+
 
 class Blur(nn.Module):
     """The strided blur of ``antialiasing``: (1 2 1)² / 16, or the mean of 2x2 cells with ``antialiasing=2``.
@@ -202,9 +211,19 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur each channel."""
-        channels = x.shape[1]
-        kernel = self.get_buffer("kernel").to(x.dtype).expand(channels, 1, -1, -1)
-        return F.conv2d(x, kernel, stride=self.steps, padding=self.padding, groups=channels)
+        return blur(x, self.get_buffer("kernel"), self.steps, self.padding)
+
+
+@torch.fx.wrap
+def blur(x: Tensor, kernel: Tensor, steps: tuple[int, int], padding: int) -> Tensor:
+    """Convolve each channel with one kernel. It is one node of a graph that `torch.fx` traces.
+
+    Shape:
+        x (N, C, H, W), kernel (K, K) -> (N, C, H', W')
+    """
+    channels = x.shape[1]
+    kernels = kernel.to(x.dtype).expand(channels, 1, -1, -1)
+    return F.conv2d(x, kernels, stride=steps, padding=padding, groups=channels)
 
 
 class Route(nn.Module):
@@ -279,24 +298,34 @@ class Softmax(nn.Module):
 
 
 class Calculation(nn.Module):
-    """Function as a module without state.
+    """Function of `_CALCULATIONS` as a module without state.
 
     Shape:
-        as for ``function``
+        as for the function
     """
 
-    def __init__(self, function: Callable[..., Tensor], *arguments: int) -> None:
+    def __init__(self, name: str, *arguments: int) -> None:
         super().__init__()
-        self.function = function
+        self.name = name
         self.arguments = arguments
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function."""
-        return self.function(x, *self.arguments)
+        return calculate(self.name, x, *self.arguments)
 
     def extra_repr(self) -> str:
         """Show the function in ``print(model)``."""
-        return f"{self.function.__name__}{self.arguments}"
+        return f"{self.name}{self.arguments}"
+
+
+@torch.fx.wrap
+def calculate(name: str, x: Tensor, *arguments: int) -> Tensor:
+    """Apply a function of `_CALCULATIONS`. It is one node of a graph that `torch.fx` traces.
+
+    Shape:
+        as for the function
+    """
+    return _CALCULATIONS[name](x, *arguments)
 
 
 def global_average(x: Tensor) -> Tensor:
@@ -308,10 +337,27 @@ def global_average(x: Tensor) -> Tensor:
     return x.mean((2, 3), keepdim=True)
 
 
+@torch.fx.wrap
+def flatten_single_cells(x: Tensor) -> Tensor:
+    """Remove height and width if both are 1. It is one node of a graph that `torch.fx` traces.
+
+    Shape:
+        (N, C, 1, 1) -> (N, C); any other shape stays
+    """
+    is_flat = x.dim() == 4 and x.shape[2:] == (1, 1)
+    return x.flatten(1) if is_flat else x
+
+
+_CALCULATIONS: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
+    for function in (maxout, reorg, reorg3d, inverse_reorg3d, reversed_reorg3d, global_average)
+}
+
+
 def _build_maxpool(layer: Layer) -> nn.Module:
     section = layer.section
     if section["maxpool_depth"]:
-        return Calculation(maxout, section["out_channels"])
+        return Calculation("maxout", section["out_channels"])
     size, stride, pad = pool_geometry(section)
     if section["antialiasing"]:
         return nn.Sequential(DarknetMaxPool2d(size, 1, pad), Blur(section, (stride, stride)))
@@ -342,7 +388,7 @@ def _build_dropout(layer: Layer) -> nn.Module:
 
 
 def _build_reorg(layer: Layer) -> nn.Module:
-    forward, backward = {"reorg": (reorg, inverse_reorg3d), "reorg3d": (reorg3d, reversed_reorg3d)}[layer.kind]
+    forward, backward = {"reorg": ("reorg", "inverse_reorg3d"), "reorg3d": ("reorg3d", "reversed_reorg3d")}[layer.kind]
     return Calculation(backward if layer.section["reverse"] else forward, layer.section["stride"])
 
 
@@ -356,7 +402,7 @@ _BUILDERS: dict[str, Callable[[Layer], nn.Module]] = {
     "convolutional": Convolution,
     "maxpool": _build_maxpool,
     "local_avgpool": lambda layer: LocalAvgPool2d(*pool_geometry(layer.section)),
-    "avgpool": lambda _layer: Calculation(global_average),
+    "avgpool": lambda _layer: Calculation("global_average"),
     "route": Route,
     "shortcut": _build_shortcut,
     "reorg": _build_reorg,

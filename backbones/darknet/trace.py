@@ -23,7 +23,7 @@ from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.input_pyramid import InputPyramid
 from backbones.layers.maxout import Maxout
-from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
+from backbones.layers.pooling import DarknetMaxPool2d, DilatedMaxPool2d, LocalAvgPool2d
 from backbones.layers.reorg import Reorg3d
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.cspnet import CspBackbone
@@ -256,7 +256,10 @@ def _trace_convolution(record: _Record, module: ConvNormAct, inputs: Sequence[Te
     values: dict[str, Value] = {"batch_normalize": 1, "filters": conv.out_channels, "size": conv.kernel_size[0]}
     if conv.groups > 1:
         values["groups"] = conv.groups
-    values |= {"stride": conv.stride[0], "pad": 1, "activation": activation_name(module.act)}
+    values |= {"stride": conv.stride[0], "pad": 1}
+    if conv.dilation[0] > 1:
+        values["dilation"] = conv.dilation[0]
+    values["activation"] = activation_name(module.act)
     record.emit("convolutional", values, output, module)
 
 
@@ -289,6 +292,10 @@ def _trace_max_pool(record: _Record, module: nn.MaxPool2d, inputs: Sequence[Tens
         raise UserError(f"{module} has other windows than darknet's [maxpool]")
     record.follow(inputs[0])
     record.emit("maxpool", {"size": 2, "stride": 2}, output)
+
+
+def _trace_dilated_pool(_record: _Record, module: DilatedMaxPool2d, _inputs: Sequence[Tensor], _output: Tensor) -> None:
+    raise UserError(f"darknet's [maxpool] has no dilation ({module.dilation}): leave output_stride out")
 
 
 def _trace_pool(record: _Record, module: DarknetMaxPool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
@@ -355,6 +362,7 @@ _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
     (DropBlock2d, _trace_drop_block),
     (SelectAdaptivePool2d, _trace_global_pool),
     (nn.MaxPool2d, _trace_max_pool),
+    (DilatedMaxPool2d, _trace_dilated_pool),
     (nn.Dropout, _trace_dropout),
     (nn.Linear, _trace_classifier),
     (nn.Flatten, lambda record, _, inputs, output: record.alias(inputs[0], output)),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from backbones.layers.pooling import darknet_max_pool2d
 from backbones.layers.shortcut import WeightedShortcut, WeightsType
 
 FusionNormalization = Literal["relu", "softmax", "sigmoid"]
+
+torch.fx.wrap("darknet_max_pool2d")
 
 
 class BiFpn(nn.Module):

@@ -6,33 +6,36 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.fuse import fold_unit
 
 
 class ConvNormAct(nn.Module):
     """Convolution without bias, `BatchNorm2d` and activation: darknet's ``[convolutional]``.
 
-    The padding is ``kernel // 2``. With an odd kernel, a stride of 1 keeps the size, and a stride of 2 halves it and
-    rounds up. ``bn_momentum`` is the share of the new batch in the running statistics, 0.01 in darknet's GPU code;
-    `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
+    The padding is ``kernel // 2 * dilation``. With an odd kernel, a stride of 1 keeps the size, and a stride of 2
+    halves it and rounds up. ``bn_momentum`` is the share of the new batch in the running statistics, 0.01 in darknet's
+    GPU code; `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) for an odd kernel
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (every option of a convolution)
         self,
         in_channels: int,
         out_channels: int,
         *,
         kernel: int,
         stride: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         act: ActivationName = "mish",
         bn_eps: float = 1e-5,
         bn_momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        padding = kernel // 2 * dilation
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=bn_eps, momentum=bn_momentum)
         self.act = create_activation(act, out_channels)
         darknet_uniform_(self.conv.weight)
@@ -40,6 +43,13 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalize, activate."""
         return self.act(self.bn(self.conv(x)))
+
+    def reparameterize(self) -> None:
+        """Fold the batch normalization into the convolution, for inference.
+
+        ``timm.utils.reparameterize_model`` calls this method by its name.
+        """
+        fold_unit(self)
 
 
 @torch.no_grad()

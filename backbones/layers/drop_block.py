@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +18,8 @@ class DropBlock2d(nn.Module):
     """Layer that zeroes squares of its input in training, and is the identity at inference.
 
     Probability and size follow the progress of the training, a number from 0 to 1. The trainer sets it with
-    `set_drop_block_progress`; until then it is 1, the full strength. Random numbers come from torch's generator.
+    `set_drop_block_progress`; until then it is 1, the full strength. Random numbers come from torch's generator. A
+    graph traced by `torch.fx` keeps the mode, training or inference, in which it was traced.
 
     Args:
         probability: share of cells to drop at full strength.
@@ -57,20 +59,47 @@ class DropBlock2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop squares if in training."""
-        if not self.training:
-            return x
-        rule = _RULES[self.kind]
-        ramp = drop_block_ramp(self.progress, rule.ramp)
-        random = torch.rand(x.shape, device=x.device)
-        return rule.drop(x, random, self.probability * ramp, self._find_size(x) * (ramp if rule.size_grows else 1))
+        return drop_random_squares(
+            x,
+            self.progress,
+            training=self.training,
+            probability=self.probability,
+            block_size=self.block_size,
+            relative_size=self.relative_size,
+            kind=self.kind,
+        )
 
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         size = self.block_size if self.relative_size is None else f"{self.relative_size} of the shorter side"
         return f"probability={self.probability}, block_size={size}, kind={self.kind}"
 
-    def _find_size(self, x: Tensor) -> float:
-        return self.block_size if self.relative_size is None else self.relative_size * min(x.shape[2:])
+
+@torch.fx.wrap
+def drop_random_squares(
+    x: Tensor,
+    progress: Tensor,
+    *,
+    training: bool,
+    probability: float,
+    block_size: int,
+    relative_size: float | None,
+    kind: DropBlockKind,
+) -> Tensor:
+    """Compute `DropBlock2d` with random numbers from torch's generator.
+
+    It is one node of a graph that `torch.fx` traces: the graph draws new numbers in each call and reads the progress.
+
+    Shape:
+        x (N, C, H, W), progress () -> (N, C, H, W)
+    """
+    if not training:
+        return x
+    rule = _RULES[kind]
+    ramp = drop_block_ramp(progress, rule.ramp)
+    size = block_size if relative_size is None else relative_size * min(x.shape[2:])
+    random = torch.rand(x.shape, device=x.device)
+    return rule.drop(x, random, probability * ramp, size * (ramp if rule.size_grows else 1))
 
 
 def set_drop_block_progress(model: nn.Module, progress: float) -> None:

@@ -29,20 +29,9 @@ def fuse(model: nn.Module) -> nn.Module:
     fused = copy.deepcopy(model).eval()
     for module in list(fused.modules()):
         if isinstance(module, WeightedShortcut):
-            fold_shares(module)
-        elif type(getattr(module, "bn", None)) in _PLAIN_NORMS:
-            _fold_unit(module)
+            module.reparameterize()
+        fold_unit(module)
     return fused
-
-
-@torch.no_grad()
-def fold_shares(shortcut: WeightedShortcut) -> None:
-    """Replace raw fusion weights by their shares in place; the normalization becomes ``none``."""
-    shares = shortcut.effective_weights()
-    if shortcut.weight is not None and shares is not None:
-        shortcut.weight.copy_(shares)
-        shortcut.normalization = "none"
-        shortcut.fusion_gradient = "true"
 
 
 def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
@@ -58,10 +47,11 @@ def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, T
     return (weight.double() * factor).to(weight.dtype), shift.to(weight.dtype)
 
 
-def _fold_unit(unit: Any) -> None:
-    """Fold ``unit.bn`` into ``unit.conv`` or ``unit.fc``."""
+@torch.no_grad()
+def fold_unit(unit: Any) -> None:
+    """Fold a plain batch normalization ``unit.bn`` into ``unit.conv`` or ``unit.fc`` in place; leave others alone."""
     layer = getattr(unit, "conv", None) or getattr(unit, "fc", None)
-    if not isinstance(layer, nn.Conv2d | nn.Linear):
+    if type(getattr(unit, "bn", None)) not in _PLAIN_NORMS or not isinstance(layer, nn.Conv2d | nn.Linear):
         return
     weight, bias = fold_norm(layer.weight, layer.bias, unit.bn)
     layer.weight.copy_(weight)

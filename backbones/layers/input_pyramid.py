@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,8 +13,11 @@ from backbones.layers.reorg import reorg3d
 PyramidKind = Literal["avgpool", "reorg3d"]
 
 
+@torch.fx.wrap
 def input_pyramid(image: Tensor, levels: int, kind: PyramidKind = "avgpool") -> list[Tensor]:
     """Halve the image repeatedly. Odd sizes are rounded up, as strided convolutions do.
+
+    It is one node of a graph that `torch.fx` traces, because the windows depend on the size.
 
     Args:
         image: the network's input.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,24 @@ def maxout(x: Tensor, out_channels: int) -> Tensor:
     full = F.pad(x, (0, 0, 0, 0, 0, missing), value=-torch.inf) if missing else x
     # max over a dimension gives the gradient to one of equal inputs; amax would divide it among them.
     return full.unflatten(1, (-1, out_channels)).max(1).values
+
+
+@torch.fx.wrap
+def max_fitting(inputs: Sequence[Tensor], channels: Sequence[int]) -> Tensor:
+    """Compute `maxout` of inputs that must have these channels.
+
+    It is one node of a graph that `torch.fx` traces, because a trace has no shapes to check.
+
+    Shape:
+        (N, channels[j], H, W) for each j -> (N, channels[0], H, W)
+
+    Raises:
+        ValueError: the inputs have another number or width.
+    """
+    widths = tuple(x.shape[1] for x in inputs)
+    if widths != tuple(channels):
+        raise ValueError(f"maxout of {tuple(channels)} channels got inputs of {widths} channels")
+    return maxout(torch.cat(tuple(inputs), 1), channels[0])
 
 
 class Maxout(nn.Module):
@@ -51,10 +70,7 @@ class Maxout(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the maximum of the inputs, which have the order of ``channels``."""
-        widths = tuple(x.shape[1] for x in inputs)
-        if widths != self.channels:
-            raise ValueError(f"maxout of {self.channels} channels got inputs of {widths} channels")
-        return maxout(torch.cat(inputs, 1), self.channels[0])
+        return max_fitting(inputs, self.channels)
 
     def extra_repr(self) -> str:
         """Show the widths in ``print(model)``."""

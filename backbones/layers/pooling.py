@@ -1,10 +1,12 @@
 """Pooling with darknet's windows: the padding is divided between both sides, and cells outside do not count."""
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@torch.fx.wrap  # the windows depend on the size, which a trace does not have
 def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Take the largest valid cell of each window: darknet's ``[maxpool]``.
 
@@ -28,6 +30,7 @@ def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding:
     return F.max_pool2d(_pad_to_windows(x, size, stride, padding, fill=-torch.inf), size, stride)
 
 
+@torch.fx.wrap
 def local_avg_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
     """Average the valid cells of each window: darknet's ``[local_avgpool]``.
 
@@ -76,6 +79,30 @@ class LocalAvgPool2d(DarknetMaxPool2d):
     def forward(self, x: Tensor) -> Tensor:
         """Average the cells of each window."""
         return local_avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+class DilatedMaxPool2d(nn.Module):
+    """2x2 max pool that keeps the size: each cell, and those ``dilation`` to the right, below, and both.
+
+    Cells outside do not count. Every ``dilation``-th cell of the result is that of a 2x2 max pool of stride 2 on every
+    ``dilation``-th cell of the input, where ``dilation`` is a power of 2.
+
+    Shape:
+        (N, C, H, W) -> the same
+    """
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the largest of four cells."""
+        framed = F.pad(x, (0, self.dilation, 0, self.dilation), value=-torch.inf)
+        return F.max_pool2d(framed, 2, stride=1, dilation=self.dilation)
+
+    def extra_repr(self) -> str:
+        """Show the dilation in ``print(model)``."""
+        return f"dilation={self.dilation}"
 
 
 def _resolve_geometry(size: int, stride: int | None, padding: int | None) -> tuple[int, int]:

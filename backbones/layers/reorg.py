@@ -1,8 +1,10 @@
 """Space to depth and back, with darknet's orders of channels."""
 
+import torch.fx
 from torch import Tensor, nn
 
 
+@torch.fx.wrap  # the checks need a size, which a trace does not have
 def reorg3d(x: Tensor, stride: int) -> Tensor:
     """Move each ``stride`` x ``stride`` block of cells into channels: darknet's ``[reorg3d]``.
 

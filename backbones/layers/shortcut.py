@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,8 +76,7 @@ class WeightedShortcut(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Add the inputs, which have the order of ``channels``."""
-        self._require_fit(inputs)
-        return self.act(weighted_sum(inputs, self.effective_weights()))
+        return self.act(sum_fitting(inputs, self.effective_weights(), self.channels))
 
     def effective_weights(self) -> Tensor | None:
         """Return the share of each input, (inputs, 1 or C); None for a plain sum."""
@@ -87,21 +87,22 @@ class WeightedShortcut(nn.Module):
             return shares
         return with_darknet_gradient(self.weight, shares, self.normalization)
 
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        """Replace the raw weights by their shares, for inference; the normalization becomes ``none``.
+
+        ``timm.utils.reparameterize_model`` calls this method by its name.
+        """
+        shares = self.effective_weights()
+        if self.weight is not None and shares is not None:
+            self.weight.copy_(shares)
+            self.normalization = "none"
+            self.fusion_gradient = "true"
+
     def extra_repr(self) -> str:
         """Show the widths and the fusion in ``print(model)``."""
         fusion = f"weights_type={self.weights_type}, normalization={self.normalization}"
         return f"{self.channels}, {fusion}, fusion_gradient={self.fusion_gradient}"
-
-    def _require_fit(self, inputs: Sequence[Tensor]) -> None:
-        widths = tuple(x.shape[1] for x in inputs)
-        if widths != self.channels:
-            raise ValueError(f"shortcut of {self.channels} channels got inputs of {widths} channels")
-        for index, x in enumerate(inputs):
-            if x.shape[2:] != inputs[0].shape[2:]:
-                raise ValueError(
-                    f"shortcut input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
-                    f"{tuple(inputs[0].shape[2:])}: a shortcut adds maps of one resolution"
-                )
 
 
 def fusion_weights(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
@@ -123,7 +124,7 @@ def effective_weights(weight: Tensor, normalization: Normalization, *, floor: fl
     if normalization == "none":
         return weight
     if normalization == "sigmoid":
-        return torch.sigmoid(weight) * (2 / len(weight))
+        return torch.sigmoid(weight) * (2 / weight.shape[0])
     raw = weight.clamp_min(floor) if normalization == "relu" else _exponentiate(weight)
     return raw / (EPSILON + raw.sum(0, keepdim=True))
 
@@ -141,6 +142,30 @@ def with_darknet_gradient(weight: Tensor, shares: Tensor, normalization: Normali
     factor = {"softmax": shares * (1 - shares), "relu": shares, "none": torch.ones_like(shares)}[normalization]
     # weight - weight.detach() is zero, but passes the gradient through.
     return shares + factor * (weight - weight.detach())
+
+
+@torch.fx.wrap
+def sum_fitting(inputs: Sequence[Tensor], weights: Tensor | None, channels: Sequence[int]) -> Tensor:
+    """Compute `weighted_sum` of inputs that must have these channels and one size.
+
+    It is one node of a graph that `torch.fx` traces, because a trace has no shapes to check.
+
+    Shape:
+        inputs (N, channels[j], H, W), weights (inputs, 1 or C_0) -> (N, channels[0], H, W)
+
+    Raises:
+        ValueError: the inputs have another number, width or size.
+    """
+    widths = tuple(x.shape[1] for x in inputs)
+    if widths != tuple(channels):
+        raise ValueError(f"shortcut of {tuple(channels)} channels got inputs of {widths} channels")
+    for index, x in enumerate(inputs):
+        if x.shape[2:] != inputs[0].shape[2:]:
+            raise ValueError(
+                f"shortcut input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
+                f"{tuple(inputs[0].shape[2:])}: a shortcut adds maps of one resolution"
+            )
+    return weighted_sum(inputs, weights)
 
 
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.drop_path import DropPath
 from backbones.layers.maxout import Maxout
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
@@ -19,16 +20,25 @@ class ResidualBlock(nn.Module):
         convs: the residual path.
         shortcut: the sum or maximum of the residual path and the inputs of the block, in this order.
         drop: DropBlock after the shortcut; None for none.
+        drop_path_rate: chance, in training, that the shortcut of a sample gets zeros in place of the residual path. Its
+            other inputs and all fusion weights stay; a residual that is kept is scaled up, so that the sum keeps its
+            mean.
 
     Shape:
         (N, sources[j], H, W) for each earlier output, newest first -> (N, width, H, W)
     """
 
     def __init__(
-        self, convs: Sequence[ConvNormAct], shortcut: WeightedShortcut | Maxout, drop: nn.Module | None = None
+        self,
+        convs: Sequence[ConvNormAct],
+        shortcut: WeightedShortcut | Maxout,
+        drop: nn.Module | None = None,
+        *,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.convs = nn.Sequential(*convs)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         self.shortcut = shortcut
         self.drop = drop or nn.Identity()
 
@@ -39,10 +49,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, *earlier: Tensor) -> Tensor:
         """Add the residual of the newest output to all given outputs."""
-        return self.drop(self.shortcut(self.convs(earlier[0]), *earlier))
+        return self.drop(self.shortcut(self.drop_path(self.convs(earlier[0])), *earlier))
 
 
-def create_block(
+def create_block(  # noqa: PLR0913  (every option of a block)
     block: Block,
     stage: Stage,
     sources: Sequence[int],
@@ -50,12 +60,26 @@ def create_block(
     act: ActivationName,
     fusion: Fusion,
     maxout: bool = False,
+    dilation: int = 1,
     drop: nn.Module | None = None,
+    drop_path_rate: float = 0.0,
 ) -> ResidualBlock:
-    """Build one block. ``sources`` are the widths of the earlier outputs that it takes, newest first."""
-    convs, shortcut_act = _CONVS[block.kind](sources[0], stage, block.groups, act)
+    """Build one block.
+
+    Args:
+        block: kind of the block.
+        stage: widths.
+        sources: widths of the earlier outputs that the block takes, newest first.
+        act: activation.
+        fusion: policy of the shortcut.
+        maxout: the maximum in place of the sum.
+        dilation: dilation of the 3x3 convolution.
+        drop: layer after the shortcut.
+        drop_path_rate: see `ResidualBlock`.
+    """
+    convs, shortcut_act = _CONVS[block.kind](sources[0], stage, block.groups, act, dilation)
     shortcut = create_shortcut((stage.width, *sources), fusion, act=shortcut_act, maxout=maxout)
-    return ResidualBlock(convs, shortcut, drop)
+    return ResidualBlock(convs, shortcut, drop, drop_path_rate=drop_path_rate)
 
 
 def create_shortcut(
@@ -82,26 +106,26 @@ def create_drop_block(drop_block: DropBlock) -> DropBlock2d:
 _Convs = tuple[list[ConvNormAct], ActivationName]
 
 
-def _create_bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
+def _create_bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName, dilation: int) -> _Convs:
     hidden = stage.hidden or stage.width
     convs = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
-        ConvNormAct(hidden, hidden, kernel=3, groups=groups, act=act),
+        ConvNormAct(hidden, hidden, kernel=3, dilation=dilation, groups=groups, act=act),
         ConvNormAct(hidden, stage.width, kernel=1, act="linear"),
     ]
     return convs, act
 
 
-def _create_darknet(channels: int, stage: Stage, groups: int, act: ActivationName) -> _Convs:
+def _create_darknet(channels: int, stage: Stage, groups: int, act: ActivationName, dilation: int) -> _Convs:
     hidden = stage.hidden or stage.width
     convs = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
-        ConvNormAct(hidden, stage.width, kernel=3, groups=groups, act=act),
+        ConvNormAct(hidden, stage.width, kernel=3, dilation=dilation, groups=groups, act=act),
     ]
     return convs, "linear"
 
 
-_CONVS: dict[BlockKind, Callable[[int, Stage, int, ActivationName], _Convs]] = {
+_CONVS: dict[BlockKind, Callable[[int, Stage, int, ActivationName, int], _Convs]] = {
     "bottleneck": _create_bottleneck,
     "darknet": _create_darknet,
 }

@@ -1,6 +1,7 @@
 """The network: stem, cross stages and head, with the interface of a timm model."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ class CspBackbone(nn.Module):
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: ``avg``, ``max``, ..., or ``""`` for none.
         drop_rate: dropout before the classifier.
+        device: place of the weights; ``meta`` builds the network without data. The weights have the same initial values
+            on every other device, and are not drawn there.
+        dtype: floating type of the weights, cast from the default type.
 
     Shape:
         (N, in_chans, H, W) -> (N, num_classes); any H and W, sizes are rounded up when halved
@@ -39,6 +43,8 @@ class CspBackbone(nn.Module):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -48,19 +54,26 @@ class CspBackbone(nn.Module):
         self.grad_checkpointing = False
         self.num_features = self.head_hidden_size = spec.stages[-1].out
         self.feature_info = feature_levels(spec)
+        with _skip_data(device):
+            self._create_parts(global_pool)
+        self.to(device=device, dtype=dtype)
+        accept_old_names(self)
+
+    def _create_parts(self, global_pool: str) -> None:
+        spec, in_chans = self.spec, self.in_chans
         self.pyramid = _create_pyramid(spec)
         self.stem = ConvStem(in_chans, spec.stem, act=spec.act)
-        self.stages = nn.ModuleList(CrossStage(spec, index, in_chans=in_chans) for index in range(len(spec.stages)))
-        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        # A Sequential, so that timm's FeatureListNet can flatten it; an input pyramid needs `forward_features`.
+        self.stages = nn.Sequential(*(CrossStage(spec, index, in_chans=in_chans) for index in range(len(spec.stages))))
+        self.head = ClassifierHead(self.num_features, self.num_classes, pool_type=global_pool, drop_rate=self.drop_rate)
         _initialize_classifier(self.head.fc)
-        accept_old_names(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map, (N, num_features, H / 32, W / 32)."""
+        """Return the last feature map, (N, num_features, H / s, W / s); s is 32 or ``spec.output_stride``."""
         levels = self._compute_pyramid(x)
         x = self.stem(x)
         for stage in self.stages:
@@ -186,6 +199,12 @@ def feature_levels(spec: Backbone) -> list[dict[str, Any]]:
 
 def _describe_level(module: str, channels: int, reduction: int) -> dict[str, Any]:
     return {"num_chs": channels, "reduction": reduction, "module": module}
+
+
+def _skip_data(device: torch.device | str | None) -> AbstractContextManager[Any]:
+    """Return a context that builds modules without data if the device is ``meta``, and changes nothing otherwise."""
+    is_meta = device is not None and torch.device(device).type == "meta"
+    return torch.device("meta") if is_meta else nullcontext()
 
 
 def _create_pyramid(spec: Backbone) -> InputPyramid | None:

@@ -5,12 +5,15 @@ from torch import Tensor, nn
 
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.input_pyramid import PyramidKind, pyramid_channels
+from backbones.layers.pooling import DilatedMaxPool2d
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Backbone
 
 
 class BranchedDownsample(nn.Module):
     """Strided convolution and 2x2 max pool of the same map, side by side ("sub" in the thread).
+
+    With a convolution of stride 1 the pool keeps the size, too, and has the convolution's dilation.
 
     Shape:
         (N, in_channels, H, W) -> ``concat``: (N, out_channels + in_channels, ceil(H / 2), ceil(W / 2)), convolution
@@ -20,7 +23,8 @@ class BranchedDownsample(nn.Module):
     def __init__(self, conv: ConvNormAct, kind: str) -> None:
         super().__init__()
         self.conv = conv
-        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        halves = conv.conv.stride[0] == 2
+        self.pool = nn.MaxPool2d(2, ceil_mode=True) if halves else DilatedMaxPool2d(conv.conv.dilation[0])
         self.kind = kind
         channels = conv.conv.out_channels
         self.add = WeightedShortcut((channels, channels)) if kind == "add" else None
@@ -63,11 +67,16 @@ class AddLevel(nn.Module):
 
 
 def create_downsample(spec: Backbone, index: int) -> nn.Module:
-    """Build the downsample of stage ``index``; an identity if the stage keeps the resolution."""
+    """Build the downsample of stage ``index``; an identity if the stage has none.
+
+    Where ``spec.output_stride`` takes its stride away, it has the dilation of the stage before.
+    """
     in_channels, out_channels = spec.widths[index], spec.stages[index].down
     if out_channels is None:
         return nn.Identity()
-    conv = ConvNormAct(in_channels, out_channels, kernel=3, stride=2, groups=spec.block.groups, act=spec.act)
+    before, after = (1, *spec.dilations)[index : index + 2]
+    geometry = {"kernel": 3, "stride": 1 if after > before else 2, "dilation": before, "groups": spec.block.groups}
+    conv = ConvNormAct(in_channels, out_channels, act=spec.act, **geometry)
     return conv if spec.downsample == "conv" else BranchedDownsample(conv, spec.downsample)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
+from timm.models import FeatureDictNet, build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
 from backbones.errors import require_choice
@@ -90,13 +90,8 @@ def _create_entry_point(variant: Variant) -> Callable[..., nn.Module]:
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: FBT001  (timm's signature)
         spec, options = override(default, kwargs)
-        return build_model_with_cfg(
-            partial(CspBackbone, spec),
-            name,
-            pretrained,
-            feature_cfg={"feature_cls": "getter"},
-            **options,
-        )
+        options["feature_cfg"] = _configure_features(spec, options)
+        return build_model_with_cfg(partial(CspBackbone, spec), name, pretrained, **options)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = (
@@ -104,6 +99,31 @@ def _create_entry_point(variant: Variant) -> Callable[..., nn.Module]:
         f"How sure we are that this is what was trained: {variant.certainty}; docs/variants.md gives the evidence."
     )
     return create
+
+
+def _configure_features(spec: Backbone, options: dict[str, Any]) -> dict[str, Any]:
+    """Remove ``feature_cls`` and ``feature_cfg`` from ``options`` and return timm's options for ``features_only``.
+
+    timm's ``list`` and ``dict`` run modules in a row, each on the output of the one before. A stage with an input
+    pyramid has a second input; for such a network ``list`` is the ``getter``, which returns the same list.
+    """
+    config = {"feature_cls": "getter", **(options.pop("feature_cfg", None) or {})}
+    if options.get("features_only") and "feature_cls" in options:
+        config["feature_cls"] = options.pop("feature_cls")
+    wrapper = config["feature_cls"]
+    if isinstance(wrapper, str):
+        require_choice("feature_cls", wrapper, ("getter", "list", "dict", "hook", "fx"))
+    in_a_row = wrapper in ("list", "dict") or (isinstance(wrapper, type) and issubclass(wrapper, FeatureDictNet))
+    if not in_a_row:
+        return config
+    if spec.pyramid == "none":
+        return {"flatten_sequential": True, **config}
+    if wrapper == "list":
+        return {**config, "feature_cls": "getter"}
+    raise TypeError(
+        f"feature_cls={wrapper!r} does not work with pyramid={spec.pyramid!r}, whose stages have a second input: "
+        "choose getter, list, hook or fx"
+    )
 
 
 def override(spec: Backbone, options: dict[str, Any]) -> tuple[Backbone, dict[str, Any]]:

@@ -16,6 +16,7 @@ FusionInputs = Literal["block", "stage", "dense", "extra"]
 MaxoutScope = Literal["none", "stage", "all"]
 Downsample = Literal["conv", "concat", "add", "split"]
 Pyramid = Literal["none", "avgpool", "reorg3d", "conv_add"]
+OutputStride = Literal[8, 16, 32]
 DropBlockPosition = Literal["last", "every"]
 
 
@@ -168,9 +169,15 @@ class Backbone:
     pyramid: Pyramid = "none"
     """Input pyramid. Each downsampled map is concatenated with the ``avgpool`` or ``reorg3d`` level of its size, or a
     1x1 convolution of the ``avgpool`` level is added to it (``conv_add``)."""
+    output_stride: OutputStride | None = None
+    """Largest reduction. A stage that would reduce further keeps its size. Its 3x3 convolutions and pool are dilated
+    instead, so that the same weights see the same cells. None lets every stage halve the size."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth: chance, in training, that the last block leaves out the output of its convolutions; the chance
+    grows linearly from 0 at the first block. The shortcut then sums the other inputs, with their own fusion weights."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown words, an empty network and widths that do not fit."""
+        """Refuse unknown words, an empty network, and widths and options that do not fit."""
         require_choice("act", self.act, get_args(ActivationName))
         require_choice("downsample", self.downsample, get_args(Downsample))
         require_choice("pyramid", self.pyramid, get_args(Pyramid))
@@ -181,6 +188,8 @@ class Backbone:
         _require_downsample(self)
         _require_pyramid(self)
         _require_stages(self.drop_block.stages, len(self.stages))
+        _require_output_stride(self)
+        _require_drop_path(self)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -190,8 +199,19 @@ class Backbone:
     @property
     def reductions(self) -> tuple[int, ...]:
         """Return the reduction of each stage: the size of the image divided by the size of its map."""
+        return tuple(full // dilation for full, dilation in zip(self._strides[1:], self.dilations, strict=True))
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """Return the dilation of each stage: the halvings that ``output_stride`` leaves out, as a factor."""
+        largest = max(stride for stride in self._strides if stride <= (self.output_stride or stride))
+        return tuple(max(1, stride // largest) for stride in self._strides[1:])
+
+    @property
+    def _strides(self) -> tuple[int, ...]:
+        """Return the reductions after the stem and after each stage where every stage may halve the size."""
         after_stem = self.stem.stride * (2 if self.stem.pool else 1)
-        return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=after_stem))[1:]
+        return tuple(accumulate((2 if stage.down else 1 for stage in self.stages), mul, initial=after_stem))
 
 
 def with_depths(spec: Backbone, depths: Sequence[int]) -> Backbone:
@@ -237,3 +257,29 @@ def _require_stages(stages: Sequence[int], count: int) -> None:
     for stage in stages:
         if not -count <= stage < count:
             raise ValueError(f"drop_block.stages={tuple(stages)} must lie in [{-count}, {count - 1}]")
+
+
+def _require_output_stride(spec: Backbone) -> None:
+    given = spec.output_stride
+    if given is None:
+        return
+    if given not in get_args(OutputStride):
+        raise ValueError(f"output_stride={given!r} is not one of {', '.join(map(str, get_args(OutputStride)))}")
+    if spec._strides[0] > given:
+        raise TypeError(f"output_stride={given}: the stem already reduces the image by {spec._strides[0]}")
+    if spec.pyramid != "none" and max(spec.dilations) > 1:
+        raise TypeError(
+            f"output_stride={given} does not work with pyramid={spec.pyramid!r}: a stage that keeps its size has no "
+            "level of the image to join"
+        )
+
+
+def _require_drop_path(spec: Backbone) -> None:
+    rate = spec.drop_path_rate
+    if not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate={rate} must lie in [0, 1)")
+    if rate and spec.fusion.maxout != "none":
+        raise TypeError(
+            f"drop_path_rate={rate} does not work with fusion.maxout={spec.fusion.maxout!r}: in a maximum, the zeros "
+            "of a block that is left out would replace all negative numbers"
+        )

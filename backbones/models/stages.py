@@ -5,13 +5,16 @@ from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
+from backbones.layers.drop_path import drop_path_rates
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
 
 
-class ConvStem(nn.Module):
+class ConvStem(nn.Sequential):
     """One convolution and an optional max pool that rounds odd sizes up, as darknet's does.
+
+    timm's ``FeatureListNet`` flattens `nn.Sequential` only, to take the map before the pool.
 
     Shape:
         (N, in_channels, H, W) -> (N, width, ceil(H / s), ceil(W / s)), s = stride, or twice that with the pool
@@ -21,10 +24,6 @@ class ConvStem(nn.Module):
         super().__init__()
         self.conv = ConvNormAct(in_channels, stem.width, kernel=stem.kernel, stride=stem.stride, act=act)
         self.pool = nn.MaxPool2d(2, ceil_mode=True) if stem.pool else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and pool."""
-        return self.pool(self.conv(x))
 
 
 class CrossStage(nn.Module):
@@ -39,8 +38,9 @@ class CrossStage(nn.Module):
         in_chans: channels of the image; used by an input pyramid only.
 
     Shape:
-        (N, in_channels, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)), or (N, out, H, W) without a downsample. With an
-        input pyramid there is a second input, the level of the new size: (N, L, ceil(H / 2), ceil(W / 2))
+        (N, in_channels, H, W) -> (N, out, ceil(H / 2), ceil(W / 2)), or (N, out, H, W) without a downsample or with a
+        dilated one. With an input pyramid there is a second input, the level of the new size:
+        (N, L, ceil(H / 2), ceil(W / 2))
     """
 
     def __init__(self, spec: Backbone, index: int, *, in_chans: int = 3) -> None:
@@ -88,15 +88,30 @@ def _entry_width(spec: Backbone, index: int) -> int:
 
 
 def _create_blocks(spec: Backbone, index: int) -> list[ResidualBlock]:
-    stage, fusion = spec.stages[index], spec.fusion
+    stage, fusion, has_drop_block = spec.stages[index], spec.fusion, _has_drop_block(spec, index, "every")
     blocks, earlier = [], [_entry_width(spec, index)]
-    for number in range(stage.depth):
-        sources = earlier[: fusion.sources(number, depth=stage.depth)]
-        maxout = fusion.is_maxout(number, depth=stage.depth)
-        drop = create_drop_block(spec.drop_block) if _has_drop_block(spec, index, "every") else None
-        blocks.append(create_block(spec.block, stage, sources, act=spec.act, fusion=fusion, maxout=maxout, drop=drop))
+    for number, rate in enumerate(_drop_path_rates(spec, index)):
+        block = create_block(
+            spec.block,
+            stage,
+            earlier[: fusion.sources(number, depth=stage.depth)],
+            act=spec.act,
+            fusion=fusion,
+            maxout=fusion.is_maxout(number, depth=stage.depth),
+            dilation=spec.dilations[index],
+            drop=create_drop_block(spec.drop_block) if has_drop_block else None,
+            drop_path_rate=rate,
+        )
+        blocks.append(block)
         earlier = [stage.width, *earlier]
     return blocks
+
+
+def _drop_path_rates(spec: Backbone, index: int) -> list[float]:
+    """Return the chance of each block of stage ``index``."""
+    depths = [stage.depth for stage in spec.stages]
+    before = sum(depths[:index])
+    return drop_path_rates(spec.drop_path_rate, sum(depths))[before : before + depths[index]]
 
 
 def _create_last_shortcut(spec: Backbone, index: int) -> nn.Module | None:

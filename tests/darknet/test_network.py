@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from timm.utils.model import reparameterize_model
 
 from backbones.darknet.network import DarknetNetwork, load_cfg
 from backbones.errors import UserError
@@ -233,3 +234,29 @@ def test_a_layer_may_read_a_softmax(network):
     *_, shares, logits, _ = net.eval().outputs(images)
     assert torch.allclose(shares.sum((1, 2, 3)), torch.ones(2))
     assert torch.equal(net(images), logits.flatten(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [*SMALL, *SHORTCUTS[::4]])
+def test_a_traced_network_computes_the_same(recording, name):
+    recorded = recording(name)
+    network = recorded.network().eval()
+    images = recorded.images()
+    assert torch.equal(torch.fx.symbolic_trace(network)(images), network(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("smooth", [1, 2])
+def test_a_traced_blur_computes_the_same(network, smooth):
+    net = network(f"[conv]\nfilters=4\nsize=3\nstride=2\npad=1\nantialiasing={smooth}\nactivation=linear").eval()
+    images = seeded(2, 3, 9, 8)
+    assert torch.equal(torch.fx.symbolic_trace(net)(images), net(images))
+
+
+@torch.no_grad()
+def test_timms_reparameterization_folds_a_cfg(recording):
+    recorded = recording("head")
+    network, images = recorded.network().eval(), recorded.images()
+    folded = reparameterize_model(network)
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    torch.testing.assert_close(folded(images), network(images), atol=1e-5, rtol=1e-4)

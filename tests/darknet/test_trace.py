@@ -30,6 +30,7 @@ OPTIONS = [
     ("csdarknet53_omega_mi_ip", {"pyramid": "reorg3d"}),
     ("csdarknet53_omega_mi_ip", {"pyramid": "conv_add"}),
     ("csdarknet53_omega_mi_db_ip", {}),
+    ("csresnext50_ws_mi2", {"output_stride": 8, "drop_path_rate": 0.2}),
 ]
 
 
@@ -145,3 +146,10 @@ def test_hooks_of_others_are_not_called():
     trace(model)
     assert not called
     assert model.stem._forward_hooks
+
+
+def test_darknet_has_no_dilated_pool():
+    with torch.device("meta"):
+        model = backbones.create_model("csresnext50sub", output_stride=16)
+    with pytest.raises(UserError, match=r"darknet's \[maxpool\] has no dilation \(1\): leave output_stride out"):
+        trace(model)

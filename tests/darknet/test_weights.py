@@ -38,6 +38,7 @@ activation=linear
 
 @pytest.fixture
 def classifier(network):
+    torch.manual_seed(0)
     return network(CLASSIFIER)
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 import backbones
 from backbones.layers import ConvNormAct, WeightedShortcut
-from backbones.layers.fuse import fold_shares, fuse
+from backbones.layers.fuse import fuse
 
 
 def lived_in(unit: ConvNormAct) -> ConvNormAct:
@@ -46,7 +46,7 @@ def test_shares_are_the_ones_that_darknet_folds(recorded, close_to_scale, weight
         raw, expected = arrays.layer(index)["weights"], arrays.layer(index, "fused")["weights"]
         shortcut = WeightedShortcut((raw.shape[1],) * len(raw), weights_type=weights, normalization=normalization)
         shortcut.weight = nn.Parameter(raw)
-        fold_shares(shortcut)
+        shortcut.reparameterize()
         close_to_scale(shortcut.weight, expected)
 
 

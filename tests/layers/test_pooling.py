@@ -2,7 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d, darknet_max_pool2d, local_avg_pool2d
+from backbones.layers.pooling import (
+    DarknetMaxPool2d,
+    DilatedMaxPool2d,
+    LocalAvgPool2d,
+    darknet_max_pool2d,
+    local_avg_pool2d,
+)
 
 MAX = {
     1: (0, 2, 2),
@@ -70,3 +76,13 @@ def test_each_cell_of_a_window_gets_its_share_of_the_gradient():
 def test_windows_that_cannot_be_are_refused(geometry, message):
     with pytest.raises(ValueError, match=message):
         darknet_max_pool2d(torch.zeros(1, 1, 4, 4), *geometry)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 3)])
+def test_a_dilated_pool_holds_the_strided_pool_of_its_grid(dilation, size):
+    x = torch.randn(2, 3, *size) - 5  # no padding with zeros may win
+    pooled = DilatedMaxPool2d(dilation)(x)
+    expected = F.max_pool2d(x[:, :, ::dilation, ::dilation], 2, ceil_mode=True)
+    assert pooled.shape == x.shape
+    assert torch.equal(pooled[:, :, :: 2 * dilation, :: 2 * dilation], expected)

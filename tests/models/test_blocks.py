@@ -64,3 +64,38 @@ def test_a_shortcut_follows_the_policy():
     assert (shortcut.fusion_gradient, shortcut.burnin_update) == ("darknet", 2)
     assert isinstance(shortcut.act, nn.LeakyReLU)
     assert isinstance(create_shortcut((8, 8), fusion, maxout=True), Maxout)
+
+
+def test_a_dilated_block_spreads_its_3x3_convolution_only():
+    for kind in ("bottleneck", "darknet"):
+        block = create_block(Block(kind), STAGE, [8], act="mish", fusion=Fusion(), dilation=4)
+        assert {unit.conv.dilation[0] for unit in block.convs if unit.conv.kernel_size[0] == 3} == {4}
+        assert {unit.conv.dilation[0] for unit in block.convs if unit.conv.kernel_size[0] == 1} == {1}
+        assert block(torch.randn(2, 8, 5, 7)).shape == (2, 8, 5, 7)
+
+
+@pytest.mark.parametrize("weights", ["none", "per_feature"])
+@pytest.mark.parametrize("kind", ["bottleneck", "darknet"])
+def test_a_sample_whose_residual_is_left_out_keeps_the_other_inputs_with_their_shares(kind, weights):
+    fusion = Fusion("stage", weights, "none" if weights == "none" else "softmax")
+    block = create_block(Block(kind), STAGE, [8, 8], act="linear", fusion=fusion, drop_path_rate=0.5)
+    block.convs.eval()
+    newest, oldest = torch.randn(16, 8, 3, 3), torch.randn(16, 8, 3, 3)
+    share = 1 if weights == "none" else 1 / 3.0001
+    residual, rest = block.convs(newest), newest + oldest
+    torch.manual_seed(0)
+    result = block(newest, oldest)
+    is_kept = [not torch.allclose(y, share * x) for y, x in zip(result, rest, strict=True)]
+    scale = torch.tensor(is_kept)[:, None, None, None] / 0.5
+    assert 0 < sum(is_kept) < 16
+    torch.testing.assert_close(result, share * (scale * residual + rest))
+
+
+def test_at_inference_and_without_a_chance_nothing_is_left_out_and_nothing_drawn():
+    x = torch.randn(4, 8, 3, 3)
+    block = create_block(Block("darknet"), STAGE, [8], act="mish", fusion=Fusion(), drop_path_rate=0.5).eval()
+    torch.testing.assert_close(block(x), block.convs(x) + x)
+    block = create_block(Block("darknet"), STAGE, [8], act="mish", fusion=Fusion()).train()
+    state = torch.get_rng_state()
+    block(x)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -217,8 +217,16 @@ def test_fine_layers_follow_the_order_of_computation(model):
 def test_timms_reparameterization_for_inference_changes_no_output(name, options):
     depths = [1, 2, 1, 1] if name.startswith("csresnext50") else [1, 2, 1, 1, 1]
     model = backbones.create_model(name, num_classes=3, depths=depths, **options).eval()
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 2)
     x = torch.randn(1, 3, 64, 64)
-    assert torch.equal(reparameterize_model(model)(x), model(x))
+    folded = reparameterize_model(model)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not [m for m in folded.modules() if isinstance(m, WeightedShortcut) and m.normalization != "none"]
+    expected = model(x)
+    assert (folded(x) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert torch.equal(reparameterize_model(folded)(x), folded(x)), "twice is once"
 
 
 def test_every_parameter_gets_a_gradient(tiny_spec):
@@ -271,3 +279,105 @@ def test_a_compiled_training_step_has_the_same_gradients(tiny_spec):
     model.zero_grad()
     torch.compile(model, fullgraph=True)(images).square().sum().backward()
     torch.testing.assert_close({name: p.grad for name, p in model.named_parameters()}, expected)
+
+
+DILATED = [
+    ("csresnext50_ws_mi2", 16, {}),
+    ("csresnext50sub_mo", 8, {}),
+    ("csresnext50sub", 8, {"downsample": "split"}),
+    ("csdarknet53_ws", 8, {}),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "output_stride", "options"), DILATED, ids=str)
+def test_a_dilated_network_computes_the_same_on_the_coarse_grid(name, output_stride, options):
+    """Dilation in place of stride computes the cells in between and leaves the others as they are."""
+    depths = [1, 2, 1, 2] if name.startswith("csresnext50") else [1, 1, 2, 1, 2]
+    coarse = backbones.create_model(name, num_classes=2, depths=depths, **options).eval()
+    fine = backbones.create_model(name, num_classes=2, depths=depths, output_stride=output_stride, **options).eval()
+    fine.load_state_dict(coarse.state_dict())
+    images = torch.randn(1, 3, 50, 71)
+    expected = coarse.forward_intermediates(images, intermediates_only=True)
+    found = fine.forward_intermediates(images, intermediates_only=True)
+    pairs = zip(coarse.feature_info, fine.feature_info, expected, found, strict=True)
+    for before, after, x, y in pairs:
+        step = before["reduction"] // after["reduction"]
+        assert y.shape[2:] == (math.ceil(50 / after["reduction"]), math.ceil(71 / after["reduction"]))
+        torch.testing.assert_close(y[:, :, ::step, ::step], x, atol=1e-5 * x.abs().max().item(), rtol=0)
+
+
+@torch.no_grad()
+def test_timms_network_of_the_family_has_the_same_reductions_with_an_output_stride():
+    with torch.device("meta"):
+        for output_stride in (8, 16, 32):
+            reductions = [
+                timm.create_model(name, features_only=True, output_stride=output_stride).feature_info.reduction()
+                for pair in FAMILIES.items()
+                for name in pair
+            ]
+            assert reductions[0] == reductions[1]
+            assert reductions[2] == reductions[3][-5:]
+
+
+def test_stochastic_depth_grows_from_the_first_block_to_the_last(tiny_spec):
+    model = CspBackbone(replace(tiny_spec, drop_path_rate=0.4))
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize("way", ["traced", "checkpointed", "both"])
+def test_stochastic_depth_leaves_out_the_same_samples_however_it_is_run(tiny_spec, way):
+    torch.manual_seed(0)
+    model = CspBackbone(replace(tiny_spec, drop_path_rate=0.5), num_classes=3).train()
+    images = torch.randn(8, 3, 32, 32)
+
+    def step(network):
+        torch.manual_seed(1)
+        return torch.autograd.grad(network(images).square().sum(), list(model.parameters()))
+
+    expected = step(model)
+    assert any(not torch.equal(a, b) for a, b in zip(step(model.eval()), expected, strict=True))
+    model.train().set_grad_checkpointing(way != "traced")
+    network = model if way == "checkpointed" else torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(step(network), expected)
+
+
+@torch.no_grad()
+def test_stochastic_depth_is_no_part_of_evaluation_weights_or_folding(tiny_spec, images):
+    torch.manual_seed(0)
+    plain = CspBackbone(tiny_spec, num_classes=3).eval()
+    torch.manual_seed(0)
+    deep = CspBackbone(replace(tiny_spec, drop_path_rate=0.5), num_classes=3).eval()
+    assert list(deep.state_dict()) == list(plain.state_dict())
+    assert torch.equal(deep(images), plain(images))
+    torch.testing.assert_close(reparameterize_model(deep)(images), plain(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_built_in_a_type_is_one_that_was_converted_to_it(dtype):
+    options = {"num_classes": 3, "depths": [1, 1, 1, 1], "drop_block_stages": (-1,)}
+    torch.manual_seed(0)
+    expected = backbones.create_model("csresnext50_ws_mi2", **options).to(dtype)
+    torch.manual_seed(0)
+    found = backbones.create_model("csresnext50_ws_mi2", dtype=dtype, device="cpu", **options)
+    torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    assert dict(found.named_buffers())["stages.3.drop.progress"].dtype == dtype
+
+
+@pytest.mark.parametrize("name", backbones.list_models())
+def test_a_network_on_the_meta_device_draws_nothing_and_has_the_same_weights(name):
+    state = torch.get_rng_state()
+    with torch.device("meta"):
+        expected = backbones.create_model(name)
+    found = backbones.create_model(name, device="meta", dtype=torch.float16)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {p.device.type for p in [*found.parameters(), *found.buffers()]} == {"meta"}
+    assert {p.dtype for p in found.parameters()} == {torch.float16}
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (found, expected)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_type_that_is_not_floating_is_refused():
+    with pytest.raises(TypeError, match="floating point"):
+        backbones.create_model("csresnext50", device="meta", dtype=torch.int8)

@@ -53,3 +53,18 @@ def test_a_level_is_concatenated_behind_the_map_or_convolved_and_added():
     join = AddLevel(4, 3).eval()
     assert isinstance(join.conv.act, nn.Identity)
     torch.testing.assert_close(join(x, level), x + join.conv(level))
+
+
+@pytest.mark.parametrize("kind", ["concat", "add", "split"])
+def test_a_dilated_branch_keeps_the_size_of_both_branches(kind):
+    conv = ConvNormAct(8, 8, kernel=3, dilation=2).eval()
+    result = BranchedDownsample(conv, kind)(torch.randn(1, 8, 5, 7))
+    assert {x.shape[2:] for x in (result if kind == "split" else [result])} == {(5, 7)}
+
+
+def test_the_first_stage_that_keeps_its_size_has_the_dilation_of_the_stage_before():
+    stages = tuple(Stage(1, 8, 8, 8) for _ in range(5))
+    dilated = Backbone(Stem(8, kernel=3), Block("darknet"), stages, output_stride=8)
+    convs = [create_downsample(dilated, index).conv for index in range(5)]
+    assert [conv.stride[0] for conv in convs] == [2, 2, 2, 1, 1]
+    assert [conv.dilation[0] for conv in convs] == [1, 1, 1, 1, 2]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.models import FeatureDictNet
 
 import backbones
 from backbones.darknet import bflops
@@ -208,3 +209,41 @@ def test_figures_that_cannot_be_are_refused(tiny_spec, changes, message):
     figures = {"parent": None, "top1": 70.0, "top5": 90.0, "certainty": "low"}
     with pytest.raises(ValueError, match=message):
         Variant("tiny", tiny_spec, **{**figures, **changes})
+
+
+WRAPPERS = {"getter": "FeatureGetterNet", "list": "FeatureListNet", "fx": "FeatureGraphNet", "hook": "FeatureHookNet"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["csresnext50_ws_mi2", "csresnext50sub_mo", "csdarknet53_omega_mi_db_ip"])
+def test_every_wrapper_of_timm_returns_the_same_features(name):
+    depths = [1] * len(VARIANTS[name].spec.stages)
+    images, features = torch.randn(1, 3, 41, 64), {}
+    for wrapper in WRAPPERS:
+        torch.manual_seed(0)
+        options = {"features_only": True, "feature_cls": wrapper, "depths": depths, "out_indices": (0, 2, -1)}
+        model = timm.create_model(name, **options).eval()
+        features[wrapper] = model(images)
+        has_pyramid = VARIANTS[name].spec.pyramid != "none"
+        assert type(model).__name__ == WRAPPERS["getter" if wrapper == "list" and has_pyramid else wrapper]
+        assert [f.shape[1] for f in features[wrapper]] == model.feature_info.channels()
+    for wrapper in WRAPPERS:
+        torch.testing.assert_close(features[wrapper], features["getter"], rtol=0, atol=0)
+
+
+def test_a_wrapper_may_be_a_class_or_part_of_feature_cfg():
+    with torch.device("meta"):
+        for options in ({"feature_cls": FeatureDictNet}, {"feature_cfg": {"feature_cls": "dict", "out_indices": (1,)}}):
+            model = backbones.create_model("csresnext50", features_only=True, **options)
+            assert isinstance(model, FeatureDictNet)
+
+
+@pytest.mark.parametrize("wrapper", ["dict", FeatureDictNet])
+def test_a_wrapper_that_runs_modules_in_a_row_is_refused_where_a_stage_has_two_inputs(wrapper):
+    with torch.device("meta"), pytest.raises(TypeError, match=r"pyramid='avgpool'.*choose getter, list, hook or fx"):
+        backbones.create_model("csdarknet53_omega_mi_ip", features_only=True, feature_cls=wrapper)
+
+
+def test_an_unknown_wrapper_names_the_nearest():
+    with pytest.raises(ValueError, match=r"feature_cls='gettr'.*Did you mean getter"):
+        backbones.create_model("csresnext50", features_only=True, feature_cls="gettr")

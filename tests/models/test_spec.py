@@ -2,6 +2,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from backbones.models import csresnext50
 from backbones.models.spec import Backbone, Block, DropBlock, Fusion, Stage, Stem, with_depths
 
 
@@ -94,3 +95,47 @@ def test_groups_must_divide_the_widths_of_a_stage(tiny_spec, field):
     stages = (tiny_spec.stages[0], replace(tiny_spec.stages[1], **{field: 7}))
     with pytest.raises(ValueError, match=rf"stages\[1\]\.{field}=7 is not divisible by block.groups=2"):
         replace(tiny_spec, stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "reductions", "dilations"),
+    [
+        (None, (4, 8, 16, 32), (1, 1, 1, 1)),
+        (32, (4, 8, 16, 32), (1, 1, 1, 1)),
+        (16, (4, 8, 16, 16), (1, 1, 1, 2)),
+        (8, (4, 8, 8, 8), (1, 1, 2, 4)),
+    ],
+)
+def test_a_stage_above_the_output_stride_is_dilated_in_place_of_halved(output_stride, reductions, dilations):
+    spec = replace(csresnext50.CSRESNEXT50, output_stride=output_stride)
+    assert (spec.reductions, spec.dilations) == (reductions, dilations)
+
+
+def test_a_stem_with_an_odd_stride_stays_below_the_output_stride(tiny_spec):
+    stages = (tiny_spec.stages[1], replace(tiny_spec.stages[1], down=16))
+    spec = replace(tiny_spec, stem=Stem(4, kernel=3, stride=3), stages=stages, output_stride=8)
+    assert (spec.reductions, spec.dilations) == ((6, 6), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"output_stride": 4}, ValueError, "output_stride=4 is not one of 8, 16, 32"),
+        ({"output_stride": "16"}, ValueError, "output_stride='16' is not one of 8, 16, 32"),
+        ({"output_stride": 8, "stem": Stem(4, kernel=7, stride=16)}, TypeError, "the stem already reduces .* by 16"),
+        ({"output_stride": 8, "pyramid": "avgpool"}, TypeError, "does not work with pyramid='avgpool'"),
+        ({"drop_path_rate": 1.0}, ValueError, r"drop_path_rate=1.0 must lie in \[0, 1\)"),
+        ({"drop_path_rate": -0.1}, ValueError, r"drop_path_rate=-0.1 must lie in \[0, 1\)"),
+        ({"drop_path_rate": 0.1, "fusion": Fusion("stage", maxout="stage")}, TypeError, "fusion.maxout='stage'"),
+        ({"drop_path_rate": 0.1, "fusion": Fusion(maxout="all")}, TypeError, "fusion.maxout='all'"),
+    ],
+)
+def test_an_option_that_cannot_work_says_why(fields, kind, message):
+    with pytest.raises(kind, match=message):
+        replace(csresnext50.CSRESNEXT50, **fields)
+
+
+def test_an_output_stride_that_changes_nothing_goes_with_every_option():
+    spec = replace(csresnext50.CSRESNEXT50, pyramid="reorg3d", output_stride=32)
+    assert spec.reductions == (4, 8, 16, 32)
+    assert replace(spec, drop_path_rate=0.0, fusion=Fusion(maxout="all")).drop_path_rate == 0
