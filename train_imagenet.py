@@ -13,6 +13,7 @@ from pathlib import Path
 from backbones import canonical_name
 from backbones.assembly.announce import conclude, introduce
 from backbones.assembly.preflight.preflight import preflight
+from backbones.assembly.probe import require_fitting_network
 from backbones.assembly.run import (
     build_model,
     build_run,
@@ -57,6 +58,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         steps_per_epoch=batches[0].steps_per_epoch,
         burn_in_gives_way=burn_in_gives_way(argv),
     )
+    require_fitting_network(recipe, len(train.classes), accelerator.num_processes)
     if recipe.dry_run:
         preflight(recipe, accelerator, folder, train, val, [sys.executable, __file__, *argv])
         return None

@@ -74,6 +74,7 @@ def parse(
     kinds = dict(_list_options(options))
     usage = _write_usage(options, prog or f"python {Path(sys.argv[0]).name}")
     given = _assign_words(list(_read_words(argv, kinds)), options, usage)
+    _refuse_empty(given)
     words = _merge(given, config, options, usage)
     parser = _create_parser(options, description, usage)
     try:
@@ -81,6 +82,13 @@ def parse(
     except ArgumentError as error:
         raise UserError(_explain(str(error), kinds)) from None
     return options(**{f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
+
+
+def _refuse_empty(words: Sequence["_Word"]) -> None:
+    """Raise UserError for an option without a text, as an unset variable of a shell leaves it."""
+    for word in words:
+        if word.value == "" and word.option != "help":
+            raise UserError(f"{word.option}='' must not be empty (an unset variable?)")
 
 
 def find_value(options: type, argv: Sequence[str], name: str) -> str | None:

@@ -4,7 +4,9 @@ import difflib
 import io
 import os
 import re
+import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,9 @@ WRONG_WORDS = 2
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
+WAIT_FOR_LAUNCHER_SECONDS = 3.0
+"""Time in which a launcher notices that another process has ended; torchrun looks every 0.1 s."""
 
 MIN_LIKENESS = 0.65
 """Likeness of two names (0 to 1) from which on one is suggested for the other, if their lengths are similar."""
@@ -29,7 +34,8 @@ class UserError(Exception):
 def exit_on_user_error(*, interrupted: str = "a run that has a checkpoint goes on with --resume RUN") -> Iterator[None]:
     """Print a ``UserError`` as one message without a traceback and exit with its status; with 130 after Ctrl-C.
 
-    Characters that stdout cannot encode are escaped.
+    Characters that stdout cannot encode are escaped. An error that all processes of a host have is printed once, by
+    the first: its launcher ends the others while they wait.
 
     Args:
         interrupted: what to do after Ctrl-C, for the user.
@@ -39,6 +45,8 @@ def exit_on_user_error(*, interrupted: str = "a run that has a checkpoint goes o
     try:
         yield
     except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            _let_the_first_speak()
         rank = os.environ.get("RANK", "0")
         text = hide_passwords(str(error))
         print(f"error{'' if rank == '0' else f' (rank {rank})'}: {text}", file=sys.stderr, flush=True)  # noqa: T201
@@ -46,6 +54,12 @@ def exit_on_user_error(*, interrupted: str = "a run that has a checkpoint goes o
     except KeyboardInterrupt:
         print(f"interrupted: {interrupted}", file=sys.stderr)  # noqa: T201
         sys.exit(INTERRUPTED)
+
+
+def _let_the_first_speak() -> None:
+    """Wait to be ended by the launcher, which does so when the first process of this host ends with an error."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(WAIT_FOR_LAUNCHER_SECONDS)
 
 
 def hide_passwords(text: str) -> str:

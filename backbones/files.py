@@ -105,7 +105,7 @@ def require_output_folder(option: str, folder: str | Path) -> None:
     """Raise UserError where ``folder`` cannot be written or made; nothing is left behind."""
     existing = Path(folder).absolute()
     try:
-        existing = next(path for path in (existing, *existing.parents) if path.exists())
+        existing = next(path for path in (existing, *existing.parents) if path.exists() or path.is_symlink())
         with tempfile.TemporaryDirectory(dir=existing, prefix=".write-test-"):
             pass
     except OSError as error:

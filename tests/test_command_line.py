@@ -78,6 +78,8 @@ def test_options_can_be_spelled_as_timm_spells_them(argv, read):
             "log.wandb_mode=ofline is not valid: it must be online or offline or null. Did you",
         ),
         (["--conf", "x.yaml"], "unknown option --conf"),
+        (["--output", ""], "output='' must not be empty"),
+        (["--model="], "model='' must not be empty"),
         (["--lr", ".inf"], "lr=inf must be positive and finite"),
     ],
 )

@@ -1,6 +1,7 @@
 """Errors for the user come without a traceback and with the nearest name."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,29 @@ def test_ctrl_c_is_no_success_and_no_traceback(capsys):
 def test_another_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), exit_on_user_error():
         raise ZeroDivisionError
+
+
+def test_an_error_of_all_processes_is_printed_once(tmp_path):
+    """As under a launcher, which ends the second process when the first has failed."""
+    code = "from backbones.errors import *\nwith exit_on_user_error(): raise UserError('of both')"
+    environments = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
+    code = "import backbones.errors\nbackbones.errors.WAIT_FOR_LAUNCHER_SECONDS = 60\n" + code
+    command = [sys.executable, "-c", code]
+    first, second = (subprocess.Popen(command, env=os.environ | each, stderr=subprocess.PIPE) for each in environments)
+    printed = first.communicate()[1]
+    second.terminate()
+    assert printed == b"error: of both\n"
+    assert second.communicate()[1] == b""
+
+
+def test_an_error_of_one_process_is_printed_when_no_launcher_ends_it(capsys, monkeypatch):
+    monkeypatch.setattr("backbones.errors.WAIT_FOR_LAUNCHER_SECONDS", 0.01)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise UserError("lost")
+    assert capsys.readouterr().err == "error (rank 3): lost\n"
 
 
 def test_another_rank_says_which_it_is(capsys, monkeypatch):

@@ -126,6 +126,12 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(path):
         require_output_folder("--output", path)
 
 
+def test_a_link_that_points_nowhere_is_refused_as_a_folder(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--output .*run: .*run cannot be written: No such file or directory"):
+        require_output_folder("--output", tmp_path / "run")
+
+
 def test_asking_whether_a_folder_can_be_made_makes_nothing(tmp_path):
     require_output_folder("--output", tmp_path / "a" / "b")
     assert names(tmp_path) == set()

@@ -32,6 +32,9 @@ from backbones.training.schedule import Schedule, create_schedule
 from backbones.training.snapshot import Snapshots
 from backbones.training.tracking import Tracker
 
+WEIGHTS_OPTIONS = ("pretrained", "checkpoint_path")
+"""Options of timm's create_model that load weights."""
+
 
 def splits(recipe: Recipe) -> tuple[Index, Index]:
     """Return the training and validation images."""
@@ -95,7 +98,10 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
 
 def require_network(recipe: Recipe) -> None:
     """Raise UserError where there is no such network or it has no such options; no memory is taken for it."""
-    options = {name: value for name, value in recipe.model_args.items() if name != "pretrained"}
+    weights = recipe.model_args.get("checkpoint_path")
+    if weights and not Path(weights).is_file():
+        raise UserError(f"--model-args {{checkpoint_path: {weights}}}: there is no such file.")
+    options = {name: value for name, value in recipe.model_args.items() if name not in WEIGHTS_OPTIONS}
     with explain_model_args(recipe), suppress(RuntimeError), torch.device("meta"):  # some networks need real numbers
         create_network(recipe.model, **options)
 
@@ -105,9 +111,12 @@ def explain_model_args(recipe: Recipe) -> Iterator[None]:
     """Turn the errors of a network's options into a UserError that names the options."""
     try:
         yield
-    except (TypeError, ValueError, AssertionError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
         raise UserError(
-            f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: {error}"
+            f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: "
+            f"{str(error).strip() or type(error).__name__}"
         ) from error
 
 

@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from backbones.errors import UserError
 from backbones.recipe import Precision
+from backbones.training.launch_variables import explaining_variables, require_asked_accumulation
 from backbones.training.network import explaining_absence, prepare_network
 
 _ACCELERATE_NAMES: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -42,31 +43,38 @@ def create_accelerator(
     """Return the Accelerator of this process.
 
     Raises ``UserError`` when fewer processes run than the launcher was asked for, when it asks for a GPU that is not
-    there, when its mixed precision contradicts ``precision``, or when the processes of several hosts do not come
-    together within ``timeout`` seconds. Without ``obey_launcher`` the launcher's mixed precision is ignored.
+    there, when its mixed precision contradicts ``precision``, when variables of another launcher are in the way, or
+    when the processes of several hosts do not come together within ``timeout`` seconds. Without ``obey_launcher`` the
+    launcher's mixed precision and accumulation are ignored.
     """
+    require_usable_variables(os.environ)
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
     if is_launched(launcher):
         end_with_parent()
-    file = launch_file(launcher)
-    if file.get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
+    if launch_file(launcher).get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
     # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    prepare_network(limit=timeout)
-    with explaining_absence(timeout):
+    with explaining_variables(), explaining_absence(timeout):
+        prepare_network(limit=timeout)
         accelerator = Accelerator(
             cpu=device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=mixed_precision(precision, launched),
             gradient_accumulation_steps=grad_accum_steps,
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
-            ],
+            kwargs_handlers=_process_options(timeout),
         )
+    if obey_launcher:
+        require_asked_accumulation(accelerator, grad_accum_steps)
     check_processes(accelerator.num_processes, requested_processes(launcher))
     return accelerator
+
+
+def _process_options(timeout: float) -> list[Any]:
+    return [
+        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
+    ]
 
 
 def require_deterministic() -> None:
@@ -80,6 +88,9 @@ def require_deterministic() -> None:
 def mixed_precision(precision: Precision, launched: str | None) -> str:
     """Return accelerate's name of the precision; the launcher's "no" is its default and gives way."""
     launched = launched or "no"
+    if launched not in _ACCELERATE_NAMES.values():
+        known = ", ".join(_ACCELERATE_NAMES.values())
+        raise UserError(f"accelerate was launched with mixed_precision {launched}, which is not one of {known}.")
     if precision == "auto":
         return launched
     wanted = _ACCELERATE_NAMES[precision]

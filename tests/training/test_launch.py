@@ -50,6 +50,17 @@ def test_a_launch_file_for_a_gpu_is_refused_without_one(monkeypatch, tmp_path):
         launch.create_accelerator()
 
 
+def test_a_mixed_precision_that_the_trainer_lacks_is_refused():
+    with pytest.raises(UserError, match="mixed_precision fp8, which is not one of no, bf16, fp16"):
+        mixed_precision("auto", "fp8")
+
+
+def test_the_variables_of_the_environment_are_looked_at_first(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UserError, match="WORLD_SIZE=two in the environment is not a number"):
+        launch.create_accelerator(device="cpu")
+
+
 def test_fewer_processes_than_asked_for_are_refused():
     with pytest.raises(UserError, match="asked for 2 processes but started 1"):
         check_processes(1, 2)
