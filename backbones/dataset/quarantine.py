@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backbones.dataset.class_names import show_some
 from backbones.dataset.index import Index, some
 from backbones.errors import UserError
 from backbones.files import read_text, write_text
@@ -99,4 +100,4 @@ def refuse_quarantined(val: Index, quarantined: Mapping[str, str]) -> Index:
 
 def _note_unknown(names: Set[str]) -> Iterator[str]:
     if names:
-        yield f"{len(names)} names of {FILE} are not in the data set: {some(sorted(names))}"
+        yield f"{len(names)} names of {FILE} are not in the data set: {show_some(sorted(names))}"

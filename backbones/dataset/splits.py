@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from backbones.dataset.index import Index, Split, some
+from backbones.dataset.class_names import describe_look_alikes, show_some
+from backbones.dataset.index import Index, Split
 from backbones.dataset.quarantine import read_quarantine, refuse_quarantined, remove_quarantined
 from backbones.dataset.sources import folder, ilsvrc, kaggle, prepared, webdataset
 from backbones.errors import UserError
@@ -61,8 +62,9 @@ def require_same_classes(train: Index, val: Index) -> None:
     if not (train_only or val_only):
         return
     sides = [(train_only, "training", train.root), (val_only, "validation", val.root)]
-    parts = [f"only for {split} in {root}: {some(sorted(names))}" for names, split, root in sides if names]
-    raise UserError(f"Training and validation classes differ: {'; '.join(parts)}.\nBoth need the same classes.")
+    parts = [f"only for {split} in {root}: {show_some(sorted(names))}" for names, split, root in sides if names]
+    alike = describe_look_alikes(train_only | val_only)
+    raise UserError(f"Training and validation classes differ: {'; '.join(parts)}.{alike}\nBoth need the same classes.")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from backbones.dataset.class_names import describe_look_alikes, show_some
 from backbones.dataset.index import Index, fingerprint, some, without_ending
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
@@ -107,8 +108,9 @@ def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSe
         index = _rename_classes(index, f"--{option} {folder}", sorted(classes))
     unknown = sorted(set(index.classes) - set(classes))
     if unknown:
+        alike = describe_look_alikes({*unknown, *classes})
         raise UserError(
-            f"--{option} {folder} has classes that the checkpoint lacks: {some(unknown)}.\n"
+            f"--{option} {folder} has classes that the checkpoint lacks: {show_some(unknown)}.{alike}\n"
             "Name the folder that directly holds the class folders; they are named like its classes."
         )
     output = {name: number for number, name in enumerate(classes)}

@@ -153,3 +153,11 @@ def test_a_quarantined_validation_image_is_refused(folder: Path) -> None:
         with pytest.raises(UserError, match=r"validation images: n02129604/ILSVRC2012_val_00000001\.JPEG"):
             call(folder)
     assert len(validation(folder, obey_quarantine=False)) == 12
+
+
+def test_classes_that_differ_only_in_their_unicode_form_are_spelled(folder: Path) -> None:
+    write(folder / "train" / "caf\u00e9" / "1.jpg", b"x")
+    write(folder / "val" / "cafe\u0301" / "1.jpg", b"x")
+    message = refusal(folder)
+    assert "'cafe\\u0301' (NFD) and 'caf\\xe9' (NFC)" in message
+    assert "convmv" in message

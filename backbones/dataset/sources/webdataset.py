@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.index import SUFFIXES, Index, Row, Split, find_repeated, make_index, some
 from backbones.dataset.sources.prepared import fits as is_prepared
 from backbones.dataset.sources.tar import Member, members
 from backbones.dataset.workers import spread
@@ -109,7 +109,7 @@ def read_class_names(file: Path) -> list[str]:
     names = [line.strip() for line in os.fsdecode(content).rstrip().split("\n")]
     if "" in names:
         raise UserError(f"{file}, line {names.index('') + 1}: the name of a class is missing.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := find_repeated(names):
         raise UserError(f"{file} names two classes alike: {some(twice)}.")
     return names
 
@@ -180,7 +180,8 @@ def _name_classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dic
     """Return the class name for each text in a .cls, which is a number or the name itself."""
     examples = {sample.label: sample for sample in samples}
     if not all(re.fullmatch(r"[+-]?\d+", text) for text in examples):
-        known = {text: text for text in examples if names is None or text in names}
+        listed = frozenset(examples if names is None else names)
+        known = {text: text for text in examples if text in listed}
         _require_known(examples, known, "is not in the list of classes")
         return known
     count = len(names) if names is not None else 1 + max(int(text) for text in examples)

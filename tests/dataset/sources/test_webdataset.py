@@ -6,6 +6,7 @@ import pytest
 
 from backbones.dataset.sources.webdataset import find_shards, fits, read_class_names, scan, scan_shards
 from backbones.errors import UserError
+from tests.dataset.counted_text import CountedText, counted_names
 from tests.dataset.make_sources import WNIDS, Images, pack, write
 
 
@@ -200,3 +201,11 @@ def test_shards_elsewhere_are_named_by_their_whole_path(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     index = scan_shards(tmp_path / "here", [tmp_path / "there" / "train-000000.tar"], None, None)
     assert index.place(0).path == str(tmp_path / "there" / "train-000000.tar")
+
+
+def test_the_names_of_classes_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    names = counted_names(500)
+    shard(tmp_path, pairs([str(name) for name in reversed(names)]))
+    index = scan_shards(tmp_path, [tmp_path / "train-000000.tar"], names, None)
+    assert index.names[0] == "n00000000/499.jpg"
+    assert CountedText.comparisons <= 20 * len(names)
