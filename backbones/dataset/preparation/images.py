@@ -32,8 +32,8 @@ def _read_all(request: Request, executor: Executor | None) -> tuple[Index, Index
         return train_and_val(source, executor=executor)
     names = _read_class_names(request)
     with explain_file_errors():
-        train = scan_shards(source, _find_shards(source, "train", request.train), names, executor)
-        val = scan_shards(source, _find_shards(source, "val", request.val), names, executor)
+        train = scan_shards(source, _find_shards(source, "train", request.train), names, executor, split="train")
+        val = scan_shards(source, _find_shards(source, "val", request.val), names, executor, split="val")
     require_same_classes(train, val)
     return apply_quarantine(source, train, val)
 
