@@ -134,7 +134,10 @@ def validation_images(options: Options, restored: Restored) -> Index:
     data_dir = options.data_dir or restored.data_dir
     if data_dir is None:
         raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
-    return validation(data_dir)
+    index = validation(data_dir)
+    for note in index.notes:
+        say("note", note)
+    return index
 
 
 def require_same_images(options: Options, restored: Restored, index: Index) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.sources.clutter import is_clutter
 from backbones.dataset.workers import spread
 from backbones.errors import UserError
 
@@ -44,6 +45,13 @@ class Listing(NamedTuple):
     """Symbolic links to folders."""
     others: list[str]
     """Files without the ending of an image."""
+    clutter: list[str]
+    """Folders that systems make."""
+
+    def extend(self, other: "Listing") -> None:
+        """Add the content of a folder below."""
+        for own, more in zip(self, other, strict=True):
+            own.extend(more)  # pyright: ignore[reportArgumentType]  # each list has its own kind
 
 
 class Top(NamedTuple):
@@ -56,6 +64,8 @@ class Top(NamedTuple):
     """Symbolic links that point nowhere."""
     unfollowed: list[str]
     """Symbolic links to the folder itself or above it."""
+    clutter: list[str]
+    """Folders that systems make."""
 
 
 def fits(root: Path) -> bool:
@@ -90,7 +100,8 @@ def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
 
     A class folder may be a symbolic link, but not to ``root`` or above it. Links to folders further down are not
     followed. An image that is reached several times through links is kept once. Names that begin with a dot are
-    ignored. Raises UserError where a link is broken or a class has no images.
+    ignored, and folders that systems make (@eaDir) left out. Raises UserError where a link is broken or a class has no
+    images.
     """
     root = Path(root)
     top = list_top(root)
@@ -102,15 +113,16 @@ def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
     kept = [[image for image in listing.images if image.path not in repeated] for listing in listings]
     _require_images(root, top.classes, [len(images) for images in kept])
     rows = (Row(label, image.path, image.path, 0, image.length) for label, each in enumerate(kept) for image in each)
-    unfollowed = top.unfollowed + [path for listing in listings for path in listing.unfollowed]
-    others = [path for listing in listings for path in listing.others]
-    notes = tuple(_write_notes(root, top.loose, unfollowed, sorted(repeated), others))
+    rest = Listing([], [], top.unfollowed, [], top.clutter)
+    for listing in listings:
+        rest.extend(listing._replace(images=[]))
+    notes = tuple(_write_notes(root, top.loose, sorted(repeated), rest))
     return make_index(root, tuple(top.classes), rows, notes)
 
 
 def list_top(root: Path) -> Top:
     """Return the content of ``root`` itself, sorted."""
-    top, real = Top([], [], [], []), root.resolve()
+    top, real = Top([], [], [], [], []), root.resolve()
     with os.scandir(root) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
@@ -118,6 +130,9 @@ def list_top(root: Path) -> Top:
             if _is_broken(entry):
                 top.broken.append(entry.name)
             elif entry.is_dir():
+                if is_clutter(entry.name):
+                    top.clutter.append(entry.name)
+                    continue
                 leads_back = entry.is_symlink() and real.is_relative_to(Path(entry.path).resolve())
                 (top.unfollowed if leads_back else top.classes).append(entry.name)
             elif _is_image(entry.name):
@@ -127,18 +142,17 @@ def list_top(root: Path) -> Top:
 
 def list_images(folder: str, prefix: str = "", *, linked: bool = False) -> Listing:
     """Return the images in and below ``folder``; each path begins with ``prefix``."""
-    listing = Listing([], [], [], [])
+    listing = Listing([], [], [], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
             path = prefix + entry.name
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                below = list_images(entry.path, f"{path}/", linked=linked)
-                listing.images.extend(below.images)
-                listing.broken.extend(below.broken)
-                listing.unfollowed.extend(below.unfollowed)
-                listing.others.extend(below.others)
+                if is_clutter(entry.name):
+                    listing.clutter.append(path)
+                else:
+                    listing.extend(list_images(entry.path, f"{path}/", linked=linked))
             elif _is_broken(entry):
                 listing.broken.append(path)
             elif entry.is_dir():
@@ -210,9 +224,8 @@ def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> No
         raise UserError(f"{root} has classes without images: {some(empty)}.\nAdd their images or remove the folders.")
 
 
-def _write_notes(
-    root: Path, loose: list[str], unfollowed: list[str], repeated: list[str], others: list[str]
-) -> Iterator[str]:
+def _write_notes(root: Path, loose: list[str], repeated: list[str], rest: Listing) -> Iterator[str]:
+    unfollowed, others, clutter = rest.unfollowed, rest.others, rest.clutter
     if loose:
         yield f"{root}: {len(loose)} images outside of class folders are left out: {some(loose)}"
     if unfollowed:
@@ -222,3 +235,5 @@ def _write_notes(
     if others:
         names = some(sorted(others, key=lambda path: (_ending(path) in COMPANIONS, path)))
         yield f"{root}: {len(others)} files in class folders do not end as images do and are left out: {names}"
+    if clutter:
+        yield f"{root}: {len(clutter)} folders that systems make are left out: {some(sorted(clutter))}"
