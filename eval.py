@@ -21,7 +21,7 @@ from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import Interpolation, Protocol, require_positive
+from backbones.recipe import Interpolation, LayoutName, Protocol, require_positive
 from backbones.terminal import say, write
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
@@ -36,6 +36,8 @@ class Options:
     """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
     data_dir: str | None = None
     """Data set with validation images, of any layout; unset: the data set of the training."""
+    layout: LayoutName | None = None
+    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
     real: bool = False
     """Evaluate with the labels of ImageNet-ReaL, too."""
     v2: str | None = None
@@ -134,7 +136,8 @@ def validation_images(options: Options, restored: Restored) -> Index:
     data_dir = options.data_dir or restored.data_dir
     if data_dir is None:
         raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
-    index = validation(data_dir)
+    layout = options.layout or (restored.layout if options.data_dir is None else None)
+    index = validation(data_dir, layout=layout)
     for note in index.notes:
         say("note", note)
     return index

@@ -154,6 +154,23 @@ def test_a_validation_set_that_changed_is_refused_unless_it_is_named(evaluate, i
     assert "these are not the validation images" in capsys.readouterr().out
 
 
+def test_a_layout_that_was_chosen_for_training_is_that_of_its_evaluation(evaluate, image_folder, tmp_path):
+    data = Path(shutil.copytree(image_folder, tmp_path / "data"))
+    write(data / "ILSVRC2012_img_val.tar", b"")
+    words = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "1", "--workers", "1"]
+    words += ["--data-dir", str(data), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    accelerate_state.reset()
+    with pytest.raises(UserError, match="more than one data set"):
+        train_imagenet.main(words)
+    assert not (tmp_path / "run").exists()
+    accelerate_state.reset()
+    trained = train_imagenet.main([*words, "--layout", "folders"])
+    assert evaluate("--ckpt", tmp_path / "run") == trained
+    with pytest.raises(UserError, match="--layout archives"):
+        evaluate("--ckpt", tmp_path / "run", "--data-dir", data)
+    assert evaluate("--ckpt", tmp_path / "run", "--data-dir", data, "--layout", "folders") == trained
+
+
 def test_a_network_with_other_outputs_is_refused(evaluate, image_folder, tmp_path):
     save_file(backbones.create_model("test_resnet").state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(UserError, match=r"test_resnet has 1000 outputs, .* has 4 classes"):

@@ -16,8 +16,12 @@ RENAME_ALL = "convmv -f utf8 -t utf8 --nfc -r --notest FOLDER"
 
 def spell(name: str) -> str:
     """Return a name in ASCII with its Unicode form: 'caf\\xe9' (NFC) and 'cafe\\u0301' (NFD)."""
+    if name.isascii():
+        return ascii(name)
+    if any(unicodedata.category(letter) == "Cs" for letter in name):
+        return f"{name!a} (not UTF-8)"
     forms = [form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)]
-    return ascii(name) if name.isascii() else f"{name!a} ({forms[0] if forms else 'neither NFC nor NFD'})"
+    return f"{name!a} ({forms[0] if forms else 'neither NFC nor NFD'})"
 
 
 def show(name: str) -> str:

@@ -29,7 +29,7 @@ def _read_all(request: Request, executor: Executor | None) -> tuple[Index, Index
     """Read the data set by its layout, or the shards that the request names."""
     source = request.source_folder
     if request.train is None and request.class_names is None:
-        return train_and_val(source, executor=executor)
+        return train_and_val(source, layout=request.layout, executor=executor)
     names = _read_class_names(request)
     with explain_file_errors():
         train = scan_shards(source, _find_shards(source, "train", request.train), names, executor, split="train")

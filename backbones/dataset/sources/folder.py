@@ -7,16 +7,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.place import is_archive
 from backbones.dataset.sources.clutter import is_clutter
+from backbones.dataset.sources.split_folders import VALIDATION_FOLDERS, split_folder
 from backbones.dataset.workers import spread
 from backbones.errors import UserError
 
 SHAPE = "train/CLASS/*.jpg and val/CLASS/*.jpg (ImageFolder)"
 
-VALIDATION_FOLDERS = ("val", "validation")
+ORIGIN = "ILSVRC2012_img_train.tar"
+"""Official archive that holds one archive for each class."""
+
+TABLE = "val_annotations.txt"
+"""Table with the classes of Tiny-ImageNet's validation images."""
 
 COMPANIONS = frozenset({"csv", "json", "txt", "xml"})
 """Endings of files that are normal beside images; a note names other files first."""
@@ -70,7 +77,8 @@ class Top(NamedTuple):
 
 def fits(root: Path) -> bool:
     """Return whether one of the split folders exists, and the validation images are in class folders."""
-    return any((root / name).is_dir() for name in ("train", *VALIDATION_FOLDERS)) and not is_flat(root)
+    exists = any((root / name).is_dir() for name in ("train", *VALIDATION_FOLDERS))
+    return exists and not is_flat(root) and not is_annotated(root)
 
 
 def is_flat(root: Path) -> bool:
@@ -79,20 +87,18 @@ def is_flat(root: Path) -> bool:
     return any(top.loose and not top.classes for top in tops)
 
 
+def is_annotated(root: Path) -> bool:
+    """Return whether the validation images are in one folder beside the table of Tiny-ImageNet."""
+    folders = [root / name for name in VALIDATION_FOLDERS if (root / name / TABLE).is_file()]
+    return any(list_top(folder).classes in ([], ["images"]) for folder in folders)
+
+
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
-    """Return the images of one split of ``root``."""
-    return scan_folder(split_folder(root, split), executor)
-
-
-def split_folder(root: Path, split: Split) -> Path:
-    """Return ``root``/train, or the one of ``root``/val and ``root``/validation that exists."""
-    names = ["train"] if split == "train" else [name for name in VALIDATION_FOLDERS if (root / name).is_dir()]
-    if len(names) == 2:
-        raise UserError(f"{root} has both a folder 'val' and a folder 'validation'.\nRemove or rename one of them.")
-    if not names or not (root / names[0]).is_dir():
-        missing = "'train'" if split == "train" else "'val' or 'validation'"
-        raise UserError(f"{root} has no folder {missing}.\nExpected {root}/{split}/CLASS/*.jpg.")
-    return root / names[0]
+    """Return the images of one split of ``root``. Raises UserError where the classes are one level too deep."""
+    index = scan_folder(split_folder(root, split), executor)
+    if len(index.classes) == 1:
+        _refuse_deeper_classes(index)
+    return index
 
 
 def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
@@ -106,7 +112,9 @@ def scan_folder(root: str | Path, executor: Executor | None = None) -> Index:
     root = Path(root)
     top = list_top(root)
     if not top.classes:
-        raise UserError(f"{root} has no class folders.\nExpected images as {root}/CLASS/*.jpg.")
+        raise UserError(
+            f"{root} has no class folders.{_describe_archives(root)}\nExpected images as {root}/CLASS/*.jpg."
+        )
     listings = spread(partial(_list_class, str(root)), top.classes, executor)
     require_links(root, top.broken + [path for listing in listings for path in listing.broken])
     repeated = _find_repeated(root, [image for listing in listings for image in listing.images])
@@ -214,6 +222,26 @@ def _find_repeated(root: Path, images: list[Image]) -> set[str]:
             repeated.add(image.path)
         seen.add(real)
     return repeated
+
+
+def _refuse_deeper_classes(index: Index) -> None:
+    """Raise UserError where the only class has several folders and no image outside of them."""
+    folders = sorted({name.split("/")[1] if name.count("/") > 1 else "" for name in index.names})
+    if len(folders) > 1 and folders[0] != "":
+        only = index.root / index.classes[0]
+        raise UserError(
+            f"{only} is the only class of {index.root}; its images are in {len(folders)} folders: {some(folders)}.\n"
+            f"These seem to be the classes, one level too deep: `mv {quote(str(only))}/* {quote(str(index.root))}` and "
+            f"`rmdir {quote(str(only))}`."
+        )
+
+
+def _describe_archives(root: Path) -> str:
+    """Return a sentence about archives of classes, which an unpacked ILSVRC2012_img_train.tar holds."""
+    archives = sorted(path.name for path in root.iterdir() if is_archive(path.name))
+    if not archives:
+        return ""
+    return f" It has {some(archives, most=3)}: unpack each into a folder of its name, or give {ORIGIN} as it was."
 
 
 def _require_images(root: Path, classes: Sequence[str], counts: list[int]) -> None:
