@@ -54,6 +54,13 @@ def describe_look_alikes(names: Iterable[str]) -> str:
     return f" These look alike but are different names: {listed}{more}.{_advise(groups)}"
 
 
+def describe_twins(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return a sentence about unknown names that look like known ones, as :func:`describe_look_alikes` does."""
+    unknown = set(unknown)
+    reduced = {_reduce(name) for name in unknown}
+    return describe_look_alikes(unknown | {name for name in known if _reduce(name) in reduced})
+
+
 def refuse_equivalent(classes: Iterable[str], where: Path) -> None:
     """Raise UserError where two classes of one split are the same letters in different Unicode forms."""
     groups: defaultdict[str, list[str]] = defaultdict(list)

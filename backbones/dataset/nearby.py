@@ -86,7 +86,7 @@ def _holds_data_set(folder: Path, fits: Fits) -> bool:
 def _list_folders(folder: Path) -> Sequence[Path]:
     with suppress(OSError):
         folders = (path for path in folder.iterdir() if not path.name.startswith(".") and not is_clutter(path.name))
-        return sorted(path for path in folders if path.is_dir() and not path.is_symlink())
+        return sorted(path for path in folders if path.is_dir())
     return ()
 
 

@@ -16,7 +16,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from backbones.dataset.class_names import describe_look_alikes, show_some
+from backbones.dataset.class_names import describe_twins, show_some
 from backbones.dataset.class_order import numeric_order
 from backbones.dataset.index import Index, fingerprint, some, without_ending
 from backbones.dataset.sources.folder import scan_folder
@@ -113,7 +113,7 @@ def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSe
         index = _rename_classes(index, f"--{option} {folder}", _order_classes(option, classes))
     unknown = sorted(set(index.classes) - set(classes))
     if unknown:
-        alike = describe_look_alikes({*unknown, *classes})
+        alike = describe_twins(unknown, classes)
         raise UserError(
             f"--{option} {folder} has classes that the checkpoint lacks: {show_some(unknown)}.{alike}\n"
             "Name the folder that directly holds the class folders; they are named like its classes."

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from backbones.dataset.class_names import describe_look_alikes, find_look_alikes, refuse_equivalent, show, spell
+from backbones.dataset.class_names import (
+    describe_look_alikes,
+    describe_twins,
+    find_look_alikes,
+    refuse_equivalent,
+    show,
+    spell,
+)
 from backbones.errors import UserError
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -56,3 +63,9 @@ def test_two_forms_in_one_split_are_refused_with_both_spellings() -> None:
         refuse_equivalent(["ant", COMPOSED, DECOMPOSED], Path("/set/train"))
     assert all(text in str(caught.value) for text in ("/set/train", "'caf\\xe9' (NFC)", "'cafe\\u0301' (NFD)"))
     refuse_equivalent(["ant", "Ant", DECOMPOSED], Path("/set/train"))
+
+
+def test_an_unknown_name_is_compared_with_the_known_ones() -> None:
+    assert spell(DECOMPOSED) in describe_twins([DECOMPOSED], ["ant", COMPOSED, "Ant"])
+    assert "nt" not in describe_twins([DECOMPOSED], ["ant", COMPOSED, "Ant"]).partition(":")[2].partition(".")[0]
+    assert describe_twins(["bee"], ["ant", "Ant"]) == ""

@@ -33,6 +33,12 @@ def test_a_folder_too_high_gets_the_one_below(tmp_path: Path, below: str) -> Non
     assert describe_nearby(tmp_path, fits) == f"\nA data set is near. Give its folder: {tmp_path / below}"
 
 
+def test_a_data_set_behind_a_link_is_found(tmp_path: Path) -> None:
+    make(tmp_path, "mount/imagenet/train/ant/1.jpg", "data/readme.txt")
+    (tmp_path / "data" / "imagenet").symlink_to(tmp_path / "mount" / "imagenet")
+    assert f"{tmp_path}/data/imagenet" in describe_nearby(tmp_path / "data", fits)
+
+
 def test_several_data_sets_are_all_named(tmp_path: Path) -> None:
     make(tmp_path, "a/train/ant/1.jpg", "b/Train/ant/1.jpg", "b/Valid/ant/1.jpg", "c/x.txt")
     assert f"{tmp_path / 'a'} or {tmp_path / 'b'}" in describe_nearby(tmp_path, fits)

@@ -26,7 +26,7 @@ def find_archive(root: Path, split: Split) -> Path | None:
     name = ARCHIVES[split]
     if (root / name).is_file():
         return root / name
-    return next((path for path in sorted(root.iterdir()) if path.name.lower() == name.lower() and path.is_file()), None)
+    return min((path for path in root.iterdir() if path.name.lower() == name.lower() and path.is_file()), default=None)
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from backbones.dataset.class_names import describe_twins
 from backbones.dataset.index import Index, Row, Split, find_repeated, make_index, some
 from backbones.dataset.sources.prepared import fits as is_prepared
 from backbones.dataset.sources.samples import Sample, Samples, join_samples, read_samples
@@ -170,11 +171,12 @@ def _name_classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dic
     if not all(re.fullmatch(r"[+-]?\d+", text) for text in examples):
         listed = frozenset(examples if names is None else names)
         known = {text: text for text in examples if text in listed}
-        _require_known(examples, known, "is not in the list of classes")
+        alike = describe_twins(examples.keys() - known.keys(), listed)
+        _require_known(examples, known, f"is not in the list of classes.{alike}")
         return known
     count = len(names) if names is not None else 1 + max(int(text) for text in examples)
     inside = {text: int(text) for text in examples if 0 <= int(text) < count}
-    _require_known(examples, inside, f"does not lie in [0, {count})")
+    _require_known(examples, inside, f"does not lie in [0, {count}).")
     width = len(str(count - 1))
     return {text: names[k] if names is not None else f"{k:0{width}d}" for text, k in inside.items()}
 
@@ -182,7 +184,7 @@ def _name_classes(samples: Sequence[Sample], names: Sequence[str] | None) -> dic
 def _require_known(examples: Mapping[str, Sample], known: Mapping[str, object], reason: str) -> None:
     for text, sample in examples.items():
         if text not in known:
-            raise UserError(f"{sample.shard}: the class {text!r} of {sample.key!r} {reason}.")
+            raise UserError(f"{sample.shard}: the class {text!r} of {sample.key!r} {reason}")
 
 
 def _require_sequence(root: Path, shards: Sequence[Path]) -> None:

@@ -222,3 +222,10 @@ def test_the_names_of_classes_are_not_compared_with_each_other(tmp_path: Path) -
     index = scan_shards(tmp_path, [tmp_path / "train-000000.tar"], names, None)
     assert index.names[0] == "n00000000/499.jpg"
     assert CountedText.comparisons <= 20 * len(names)
+
+
+def test_a_class_in_another_unicode_form_than_in_the_list_is_spelled(tmp_path: Path) -> None:
+    write(shard(tmp_path, pairs(["a", "cafe\u0301"])) / "classes.txt", "a\ncaf\u00e9\n".encode())
+    message = refusal(tmp_path)
+    assert "'cafe\\u0301' (NFD)" in message
+    assert "'caf\\xe9' (NFC)" in message
