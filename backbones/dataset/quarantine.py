@@ -101,5 +101,5 @@ def refuse_quarantined(val: Index, quarantined: Mapping[str, str]) -> Index:
 def _note_unknown(listed: Set[str], names: Collection[str]) -> Iterator[str]:
     if unknown := listed - set(names):
         is_plain = all(name.isascii() for name in unknown)
-        alike = "" if is_plain else describe_twins(unknown, names)
-        yield f"{len(unknown)} names of {FILE} are not in the data set: {show_some(sorted(unknown))}{alike and '.'}{alike}"
+        alike = "" if is_plain else f".{describe_twins(unknown, names)}"
+        yield f"{len(unknown)} names of {FILE} are not in the data set: {show_some(sorted(unknown))}{alike}"
