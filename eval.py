@@ -12,6 +12,7 @@ from typing import Literal
 from accelerate import Accelerator
 
 from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.assembly.class_order import OutputOrder, name_outputs
 from backbones.assembly.figures import as_json, report
 from backbones.assembly.run import eval_loader
 from backbones.command_line import parse
@@ -20,7 +21,7 @@ from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import Interpolation, Protocol, require_positive
+from backbones.recipe import Interpolation, LayoutName, Protocol, require_positive
 from backbones.terminal import say, write
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
@@ -35,6 +36,8 @@ class Options:
     """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
     data_dir: str | None = None
     """Data set with validation images, of any layout; unset: the data set of the training."""
+    layout: LayoutName | None = None
+    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
     real: bool = False
     """Evaluate with the labels of ImageNet-ReaL, too."""
     v2: str | None = None
@@ -57,8 +60,9 @@ class Options:
     """File to write the figures to."""
     model: str | None = None
     """Name of the network, for a weights file that does not name it; any other must have this name."""
-    class_order: Literal["darknet", "sorted"] = "darknet"
-    """Order of the 1000 classes in a darknet .weights file."""
+    class_order: OutputOrder | None = None
+    """Order of the outputs of weights that do not name their classes. darknet (unset) or sorted: the 1000 classes of
+    a darknet .weights file. numeric or text: the classes of the data set, by their numbers or as text."""
     ema: bool = True
     """Use the averaged weights where there are any; --no-ema: the last weights."""
     batch_size: int = 64
@@ -78,7 +82,8 @@ def main(argv: Sequence[str]) -> Evaluation:
     """Evaluate as the command line says, print the figures and return those of the checkpoint's own set."""
     options = parse(Options, argv, description=__doc__ or "")
     require_output_file("--json", options.json)
-    trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
+    order = "sorted" if options.class_order == "sorted" else "darknet"
+    trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=order)
     restored = trained.override(
         img_size=options.eval_size,
         protocol=options.protocol,
@@ -116,30 +121,25 @@ def measure(options: Options, restored: Restored, accelerator: Accelerator, imag
 def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:
     """Return the sets of the options by name; the first is the checkpoint's own, "val"."""
     index = validation_images(options, restored)
-    sets = {"val": own_set(index)}
+    where = options.data_dir or restored.data_dir
+    classes = name_outputs(restored, index.classes, order=options.class_order, where=where)
+    require_same_images(options, restored, index)
+    sets = {"val": own_set(index, classes)}
     if options.real:
-        sets["real"] = real_set(index, index.classes)
+        sets["real"] = real_set(index, classes)
     folders = {name: folder for name in LAYOUTS if (folder := getattr(options, name)) is not None}
-    return sets | {name: folder_set(name, folder, index.classes) for name, folder in folders.items()}
+    return sets | {name: folder_set(name, folder, classes) for name, folder in folders.items()}
 
 
 def validation_images(options: Options, restored: Restored) -> Index:
-    """Return the validation images; UserError where their classes are not those of the network."""
+    """Return the validation images; UserError where no data set is named."""
     data_dir = options.data_dir or restored.data_dir
     if data_dir is None:
         raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
-    index = validation(data_dir)
-    if restored.classes is None and restored.model.num_classes != len(index.classes):
-        raise UserError(
-            f"{restored.name} has {restored.model.num_classes} outputs, {data_dir} has {len(index.classes)} classes."
-        )
-    if restored.classes is not None and index.classes != restored.classes:
-        differing = sorted(set(index.classes) ^ set(restored.classes))
-        raise UserError(
-            f"--data-dir {data_dir} has {len(index.classes)} classes, the checkpoint has {len(restored.classes)}; "
-            f"not in both: {', '.join(differing[:5])}."
-        )
-    require_same_images(options, restored, index)
+    layout = options.layout or (restored.layout if options.data_dir is None else None)
+    index = validation(data_dir, layout=layout)
+    for note in index.notes:
+        say("note", note)
     return index
 
 

@@ -14,6 +14,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 Protocol = Literal["darknet", "timm", "full"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LoaderName = Literal["dali", "reference", "synthetic"]
+LayoutName = Literal["index", "folders", "tiny-imagenet", "kaggle", "archives", "shards"]
 
 DEFAULT_EPOCHS = 120
 """Length of a run in passes over the training set where neither epochs nor steps is given."""
@@ -341,6 +342,8 @@ class Recipe:
     """Keyword arguments of the network, such as {act: leaky}."""
     data_dir: str | None = None
     """Training and validation images: class folders, the official archives, shards, or the output of `prepare`."""
+    layout: LayoutName | None = None
+    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
     output: str | None = None
     """Run folder, new or empty; unset: runs/DATE-TIME-MODEL."""
     resume: str | None = None

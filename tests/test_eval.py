@@ -1,5 +1,6 @@
 """eval.py repeats the run's figures, and refuses what would give wrong ones."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data.real_labels import RealLabelsImagenet
 
@@ -28,6 +30,7 @@ from backbones.training.checkpoint import save_checkpoint
 from backbones.training.evaluate import Evaluation
 from backbones.training.evaluate import evaluate as evaluate_batches
 from tests import accelerate_state
+from tests.dataset.make_sources import write
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -151,6 +154,23 @@ def test_a_validation_set_that_changed_is_refused_unless_it_is_named(evaluate, i
     assert "these are not the validation images" in capsys.readouterr().out
 
 
+def test_a_layout_that_was_chosen_for_training_is_that_of_its_evaluation(evaluate, image_folder, tmp_path):
+    data = Path(shutil.copytree(image_folder, tmp_path / "data"))
+    write(data / "ILSVRC2012_img_val.tar", b"")
+    words = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "1", "--workers", "1"]
+    words += ["--data-dir", str(data), "--output", str(tmp_path / "run"), "--device", "cpu"]
+    accelerate_state.reset()
+    with pytest.raises(UserError, match="more than one data set"):
+        train_imagenet.main(words)
+    assert not (tmp_path / "run").exists()
+    accelerate_state.reset()
+    trained = train_imagenet.main([*words, "--layout", "folders"])
+    assert evaluate("--ckpt", tmp_path / "run") == trained
+    with pytest.raises(UserError, match="--layout archives"):
+        evaluate("--ckpt", tmp_path / "run", "--data-dir", data)
+    assert evaluate("--ckpt", tmp_path / "run", "--data-dir", data, "--layout", "folders") == trained
+
+
 def test_a_network_with_other_outputs_is_refused(evaluate, image_folder, tmp_path):
     save_file(backbones.create_model("test_resnet").state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(UserError, match=r"test_resnet has 1000 outputs, .* has 4 classes"):
@@ -170,6 +190,33 @@ def test_a_checkpoint_that_does_not_exist_is_named(evaluate):
 def test_a_data_folder_that_is_gone_is_named(evaluate, trained, tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/gone"):
         evaluate("--ckpt", trained[0], "--data-dir", tmp_path / "gone")
+
+
+def write_numbered_set(root: Path) -> Path:
+    """Write a thousand folders 0 ... 999 with one image each, and three more in folder 2."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "JPEG")
+    for number in range(1000):
+        for copy in range(4 if number == 2 else 1):
+            write(root / "val" / str(number) / f"{copy}.jpg", picture.getvalue())
+    return root
+
+
+def test_folders_of_numbers_are_not_guessed_for_weights_without_names(evaluate, tmp_path, capsys):
+    """The network always says output 2: right for the 4 images of folder 2, and as text for the one of folder 10."""
+    network: Any = backbones.create_model("test_resnet")
+    network.fc.weight.data.zero_()
+    network.fc.bias.data = torch.nn.functional.one_hot(torch.tensor(2), 1000).float()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    words = ["--ckpt", tmp_path / "w.safetensors", "--model", "test_resnet", "--data-dir", write_numbered_set(tmp_path)]
+    words += ["--eval-size", 32, "--crop-pct", 1]
+    with pytest.raises(UserError, match="two orders") as caught:
+        evaluate(*words)
+    assert "numeric  0, 1, 2, 3, ..." in str(caught.value)
+    assert "text     0, 1, 10, 100, ..." in str(caught.value)
+    assert evaluate(*words, "--class-order", "numeric").top1 == pytest.approx(100 * 4 / 1003)
+    assert evaluate(*words, "--class-order", "text").top1 == pytest.approx(100 * 1 / 1003)
+    assert "does not name its 1000 classes" in capsys.readouterr().out
 
 
 def test_weights_that_say_nothing_need_a_name(evaluate, trained, image_folder, tmp_path):

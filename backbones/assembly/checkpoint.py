@@ -16,7 +16,7 @@ from backbones.darknet.labels import CLASSES, ClassOrder, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
 from backbones.layers.old_names import current_names
-from backbones.recipe import LoaderName, Precision, Preprocess
+from backbones.recipe import LayoutName, LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
 
@@ -37,6 +37,8 @@ class Restored:
     """Class names in the order of the logits; None where they are unknown."""
     data_dir: str | None = None
     """Data set of the training."""
+    layout: LayoutName | None = None
+    """Layout of that data set, where it was chosen."""
     val_fingerprint: str | None = None
     """Fingerprint of the validation images used for the recorded figures."""
     loader: LoaderName = "dali"
@@ -97,6 +99,7 @@ def restore_model(
         precision=about["precision"],
         classes=tuple(about["classes"]),
         data_dir=about["data_dir"],
+        layout=about.get("layout"),
         val_fingerprint=about["val_fingerprint"],
         loader="reference" if about["loader"] == "reference" else "dali",
     )

@@ -43,7 +43,7 @@ def splits(recipe: Recipe) -> tuple[Index, Index]:
         return synthetic_index(size.classes, size.train_per_class), synthetic_index(size.classes, size.val_per_class)
     if recipe.data_dir is None:
         raise UserError("--data-dir is missing: name the folder with train/CLASS/*.jpg and val/CLASS/*.jpg.")
-    return train_and_val(recipe.data_dir)
+    return train_and_val(recipe.data_dir, layout=recipe.layout)
 
 
 def train_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> TrainLoader:

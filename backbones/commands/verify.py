@@ -23,7 +23,7 @@ from backbones.dataset.verification.findings import Findings, SplitFindings, col
 from backbones.dataset.verification.survey import survey
 from backbones.dataset.workers import processes, usable_cores
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import require_positive
+from backbones.recipe import LayoutName, require_positive
 from backbones.terminal import STDERR, say, table, write
 
 STATUS_WRONG_DATA = 1
@@ -42,6 +42,8 @@ class Options:
 
     data_dir: str = field(metadata={"positional": "DATA_DIR"})
     """Folder of the data set, or the output of `prepare`."""
+    layout: LayoutName | None = None
+    """Layout of the data set, where the folder holds more than one; unset: recognized by its files."""
     workers: int = field(default_factory=usable_cores)
     """Number of processes."""
     json: str | None = None
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     require_damage_check()
     root = data_folder(options.data_dir)
     before = read_quarantine(root)
-    findings = verify(root, options.workers)
+    findings = verify(root, options.workers, options.layout)
     write("\n".join(report(findings)))
     if options.json:
         write_text(Path(options.json), json_text(findings.to_dict(), indent=1) + "\n")
@@ -69,10 +71,10 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(STATUS_WRONG_DATA)
 
 
-def verify(root: Path, workers: int) -> Findings:
+def verify(root: Path, workers: int, layout: LayoutName | None = None) -> Findings:
     """Check every image in ``root``, with a progress bar on stderr."""
     with processes(workers) as executor:
-        train, val = train_and_val(root, obey_quarantine=False, executor=executor)
+        train, val = train_and_val(root, layout=layout, obey_quarantine=False, executor=executor)
         start = time.perf_counter()
         with STDERR.task("verifying", len(train) + len(val), unit="images") as task:
 

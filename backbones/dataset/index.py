@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
+from backbones.dataset.class_names import refuse_equivalent
 from backbones.dataset.place import Place
 from backbones.errors import UserError
 from backbones.files import new_file
@@ -101,8 +103,10 @@ class Index:
     def take(self, rows: np.ndarray, classes: tuple[str, ...] | None = None) -> Self:
         """Return an index of ``rows`` (sorted, int64) only; ``classes`` are the remaining ones, sorted."""
         kept = self.classes if classes is None else classes
-        new_label = {self.classes.index(name): label for label, name in enumerate(kept)}
-        labels = np.array([new_label[int(label)] for label in self.labels[rows]], dtype=np.int64)
+        old_label = {name: label for label, name in enumerate(self.classes)}
+        new_label = np.full(len(self.classes), -1, dtype=np.int64)
+        new_label[[old_label[name] for name in kept]] = np.arange(len(kept))
+        labels = new_label[self.labels[rows]]
         names = self.names.take(rows)
         return replace(
             self,
@@ -129,10 +133,12 @@ class Row(NamedTuple):
 
 
 def make_index(root: Path, classes: tuple[str, ...], rows: Iterable[Row], notes: tuple[str, ...] = ()) -> Index:
-    """Return an Index of ``rows``, which may come in any order. Raises UserError where two have the same name.
+    """Return an Index of ``rows``, which may come in any order.
 
-    Rows are sorted by names without endings, so that .JPEG and .jpg give the same order.
+    Rows are sorted by names without endings, so that .JPEG and .jpg give the same order. Raises UserError where two
+    images have the same name, or two classes the same letters in different Unicode forms.
     """
+    refuse_equivalent(classes, root)
     rows = sorted(rows, key=lambda row: (row.label, without_ending(row.name) + ".", row))
     if twice := [a.name for a, b in pairwise(rows) if a.name == b.name]:
         raise UserError(f"{root} has two images of the same name: {some(twice)}.\nRename or remove one of them.")
@@ -203,6 +209,11 @@ def read_index(file: Path) -> Index:
     if fingerprint(index.classes, names, index.lengths, index.labels) != index.fingerprint:
         raise UserError(f"{file} is damaged: its fingerprint does not fit.\nWrite it again with `prepare`.")
     return index
+
+
+def find_repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def some(names: Sequence[str], *, most: int = 5) -> str:

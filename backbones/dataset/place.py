@@ -28,10 +28,15 @@ class Place(NamedTuple):
     @property
     def is_member(self) -> bool:
         """True when the image is part of an archive."""
-        return self.path[-4:].lower() == ".tar"
+        return is_archive(self.path)
 
     def __str__(self) -> str:
         return f"{self.path} at byte {self.offset}" if self.is_member else self.path
+
+
+def is_archive(path: str) -> bool:
+    """Return whether the name of a file ends in .tar, in lower or upper case."""
+    return path[-4:].lower() == ".tar"
 
 
 def read_bytes(place: Place) -> bytes:

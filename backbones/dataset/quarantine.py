@@ -1,12 +1,13 @@
 """List of excluded images, written by a person or `verify`: quarantine.tsv in the folder of the data set."""
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from backbones.dataset.class_names import describe_twins, show_some
 from backbones.dataset.index import Index, some
 from backbones.errors import UserError
 from backbones.files import read_text, write_text
@@ -80,7 +81,7 @@ def remove_quarantined(train: Index, quarantined: Mapping[str, str]) -> Index:
     if empty := np.flatnonzero(np.bincount(train.labels[kept], minlength=len(train.classes)) == 0).tolist():
         left = some([train.classes[label] for label in empty])
         raise UserError(f"{FILE} leaves no training image of {left}.\nReplace the images and verify again.")
-    notes = (f"{len(train) - len(kept)} images of {FILE} are left out", *_note_unknown(quarantined.keys() - set(names)))
+    notes = (f"{len(train) - len(kept)} images of {FILE} are left out", *_note_unknown(quarantined.keys(), names))
     return replace(train.take(kept), notes=train.notes + notes)
 
 
@@ -94,9 +95,11 @@ def refuse_quarantined(val: Index, quarantined: Mapping[str, str]) -> Index:
             f"{FILE} names validation images: {some(excluded)}.\n"
             "Validation is never shortened: replace the files, then run `python -m backbones verify` again."
         )
-    return replace(val, notes=(*val.notes, *_note_unknown(quarantined.keys() - names)))
+    return replace(val, notes=(*val.notes, *_note_unknown(quarantined.keys(), names)))
 
 
-def _note_unknown(names: Set[str]) -> Iterator[str]:
-    if names:
-        yield f"{len(names)} names of {FILE} are not in the data set: {some(sorted(names))}"
+def _note_unknown(listed: Set[str], names: Collection[str]) -> Iterator[str]:
+    if unknown := listed - set(names):
+        is_plain = all(name.isascii() for name in unknown)
+        alike = "" if is_plain else f".{describe_twins(unknown, names)}"
+        yield f"{len(unknown)} names of {FILE} are not in the data set: {show_some(sorted(unknown))}{alike}"

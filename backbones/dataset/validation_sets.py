@@ -16,9 +16,13 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from backbones.dataset.class_names import describe_twins, show_some
+from backbones.dataset.class_order import numeric_order
 from backbones.dataset.index import Index, fingerprint, some, without_ending
 from backbones.dataset.sources.folder import scan_folder
 from backbones.errors import UserError
+
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Layout:
 
     title: str
     numbered: bool = False
-    """Class folders are named 0, 1, 2, ..., positions in the sorted class names; otherwise by class names."""
+    """Class folders are named 0, 1, 2, ..., positions in the sorted class names, or in the order of their numbers;
+    otherwise by class names."""
     below: str | None = None
     """Optional folder between the given one and the class folders."""
 
@@ -87,9 +92,10 @@ def choose_best_right(logits: Tensor, labels: Tensor, *, right: Tensor) -> tuple
     return logits, logits.masked_fill(~right[labels], -torch.inf).argmax(dim=1)
 
 
-def own_set(index: Index) -> ValidationSet:
-    """Return the validation set with exactly the classes of the checkpoint."""
-    return ValidationSet("validation", index, tuple(range(len(index.classes))))
+def own_set(index: Index, classes: Sequence[str] | None = None) -> ValidationSet:
+    """Return the validation set with exactly the ``classes`` of the outputs; None: in the order of the index."""
+    output = {name: number for number, name in enumerate(classes or index.classes)}
+    return ValidationSet("validation", index, tuple(output[name] for name in index.classes))
 
 
 def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSet:
@@ -104,15 +110,27 @@ def folder_set(option: str, folder: str, classes: Sequence[str]) -> ValidationSe
         root = root / layout.below
     index = scan_folder(root)
     if layout.numbered:
-        index = _rename_classes(index, f"--{option} {folder}", sorted(classes))
+        index = _rename_classes(index, f"--{option} {folder}", _order_classes(option, classes))
     unknown = sorted(set(index.classes) - set(classes))
     if unknown:
+        alike = describe_twins(unknown, classes)
         raise UserError(
-            f"--{option} {folder} has classes that the checkpoint lacks: {some(unknown)}.\n"
+            f"--{option} {folder} has classes that the checkpoint lacks: {show_some(unknown)}.{alike}\n"
             "Name the folder that directly holds the class folders; they are named like its classes."
         )
     output = {name: number for number, name in enumerate(classes)}
     return ValidationSet(layout.title, index, tuple(output[name] for name in index.classes))
+
+
+def _order_classes(option: str, classes: Sequence[str]) -> Sequence[str]:
+    """Return the classes that the numbers of a set count. Raises UserError for ImageNet's classes in other words."""
+    order = numeric_order(classes)
+    if order is None and len(classes) == IMAGENET_CLASSES:
+        raise UserError(
+            f"--{option} numbers its folders in the order of ImageNet's synsets (n01440764, ...); the checkpoint has "
+            f"other names: {show_some(classes)}.\nTheir sorted order is another one: nothing says which class is 0."
+        )
+    return order or sorted(classes)
 
 
 def _rename_classes(index: Index, what: str, classes: Sequence[str]) -> Index:

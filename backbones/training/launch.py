@@ -47,7 +47,6 @@ def create_accelerator(
     when the processes of several hosts do not come together within ``timeout`` seconds. Without ``obey_launcher`` the
     launcher's mixed precision and accumulation are ignored.
     """
-    require_usable_variables(os.environ)
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
     if is_launched(launcher):

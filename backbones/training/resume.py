@@ -20,7 +20,7 @@ from backbones.training.statistics import load_statistics
 FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
 """Options that a resumed run must keep: the network, the images of each step, and what the optimizer carries."""
 FREE = (
-    "output", "resume", "data_dir", "workers", "device", "on_nan", "dry_run", "price",
+    "output", "resume", "data_dir", "layout", "workers", "device", "on_nan", "dry_run", "price",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
     "loading.decode_check",
     "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",

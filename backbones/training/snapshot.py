@@ -232,6 +232,7 @@ class Snapshots:
             "val_fingerprint": self.val_fingerprint,
             "precision": precision_name(run.accelerator),
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
+            "layout": recipe["layout"],
             "step": run.step,
             "images_seen": run.step * recipe["batch_size"],
             "epoch": run.step / run.train_batches.steps_per_epoch,

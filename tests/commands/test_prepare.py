@@ -54,6 +54,15 @@ def read(index: Index, row: int) -> bytes:
     return Path(place.path).read_bytes()[place.offset :][: place.length]
 
 
+def test_one_of_two_data_sets_is_chosen_before_anything_is_written(sources, tmp_path: Path) -> None:
+    both = Path(shutil.copytree(sources["folder"], tmp_path / "both"))
+    shutil.copytree(sources["webdataset"], both, dirs_exist_ok=True)
+    assert "--layout shards" in refusal(both, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    run(both, tmp_path / "out", "--layout", "shards")
+    assert train_and_val(tmp_path / "out")[0].place(0).path.endswith(".tar")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_becomes_an_index_of_the_same_images(sources, tmp_path: Path, layout: str) -> None:
     run(sources[layout], tmp_path / "out")
@@ -388,7 +397,7 @@ def test_a_note_with_a_name_that_is_no_text_can_be_shown(sources, tmp_path: Path
     root = Path(shutil.copytree(sources["folder"], tmp_path / "folder"))
     write(root / "quarantine.tsv", b"split\tname\treason\ntrain\tn01440764/\xff.JPEG\tbad\n")
     run(root, tmp_path / "out")
-    assert r"not in the data set: n01440764/\udcff.JPEG" in capsys.readouterr().out
+    assert r"not in the data set: 'n01440764/\udcff.JPEG'" in capsys.readouterr().out
 
 
 def test_other_readers_of_shards_find_pairs_of_image_and_class(sources, tmp_path: Path) -> None:

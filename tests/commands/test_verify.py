@@ -55,6 +55,14 @@ def test_sound_images_end_well_and_leave_nothing_behind(data, capsys):
     assert "all is well" in capsys.readouterr().out
 
 
+def test_one_of_two_data_sets_is_chosen(data, capsys):
+    (data / "ILSVRC2012_img_val.tar").touch()
+    with pytest.raises(UserError, match="--layout folders"):
+        run(data)
+    assert run(data, "--layout", "folders") == 0
+    assert "all is well" in capsys.readouterr().out
+
+
 def test_the_table_counts_both_splits(data, capsys):
     spoil(data / BAD_TRAIN)
     run(data)

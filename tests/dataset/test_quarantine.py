@@ -77,3 +77,10 @@ def test_names_that_are_not_there_are_noted(tmp_path: Path) -> None:
 def test_a_class_that_has_no_image_left_is_refused() -> None:
     with pytest.raises(UserError, match="no training image of b"):
         remove_quarantined(INDEX, {"b/1.jpg": "bad", "b/2.jpg": "bad"})
+
+
+def test_a_name_in_another_unicode_form_is_spelled(tmp_path: Path) -> None:
+    index = make_index(tmp_path, ("a",), [Row(0, "a/caf\u00e9.jpg", "x", 0, 1), Row(0, "a/b.jpg", "y", 0, 1)])
+    (note,) = refuse_quarantined(index, {"a/cafe\u0301.jpg": "bad"}).notes
+    assert "'a/cafe\\u0301.jpg' (NFD)" in note
+    assert "'a/caf\\xe9.jpg' (NFC)" in note

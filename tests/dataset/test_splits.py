@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,9 @@ from backbones.errors import UserError
 from tests.dataset.make_sources import Images, write, write_folder, write_sources
 
 LAYOUTS = ("folder", "kaggle", "ilsvrc", "webdataset")
+
+LAYOUT_OF: dict[str, Any] = {"kaggle": "kaggle", "ilsvrc": "archives", "webdataset": "shards"}
+"""Value of --layout for each."""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,53 @@ def test_a_folder_with_nothing_known_is_refused_with_what_would_be(tmp_path: Pat
 @pytest.mark.parametrize("other", ["kaggle", "ilsvrc", "webdataset"])
 def test_two_layouts_in_one_folder_are_refused(folder: Path, sources, other: str) -> None:
     shutil.copytree(sources[other], folder, dirs_exist_ok=True)
-    assert "more than one data set" in refusal(folder)
+    message = refusal(folder)
+    assert "more than one data set" in message
+    assert "--layout folders " in message
+    assert f"--layout {LAYOUT_OF[other]} " in message
+
+
+@pytest.mark.parametrize("other", ["kaggle", "ilsvrc", "webdataset"])
+def test_one_of_two_layouts_in_one_folder_is_chosen(folder: Path, sources, other: str) -> None:
+    for path in (folder / "train").rglob("*.JPEG"):
+        path.write_bytes(b"another")
+    alone = train_and_val(folder)[0].fingerprint
+    shutil.copytree(sources[other], folder, dirs_exist_ok=True)
+    theirs = train_and_val(sources[other])[0].fingerprint
+    assert alone != theirs
+    assert train_and_val(folder, layout="folders")[0].fingerprint == alone
+    assert train_and_val(folder, layout=LAYOUT_OF[other])[0].fingerprint == theirs
+    assert len(validation(folder, layout=LAYOUT_OF[other])) == 12
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [
+        ("index", "no train.npz"),
+        ("archives", "no ILSVRC2012_img_train.tar"),
+        ("shards", "no shards of train"),
+        ("tiny-imagenet", "val_annotations.txt is missing"),
+    ],
+)
+def test_a_layout_that_is_not_there_is_refused_by_what_is_missing(folder: Path, layout, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        train_and_val(folder, layout=layout)
+
+
+def test_classes_one_level_too_deep_are_refused_with_the_command(folder: Path) -> None:
+    for split in ("train", "val"):
+        (folder / split).rename(folder / "images")
+        (folder / split).mkdir()
+        (folder / "images").rename(folder / split / "images")
+    message = refusal(folder)
+    assert "is the only class" in message
+    assert f"`mv {folder}/train/images/* {folder}/train`" in message
+
+
+def test_archives_of_classes_in_the_training_folder_are_named(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+    write(folder / "train" / "n01440764.tar", b"")
+    assert "It has n01440764.tar: unpack each" in refusal(folder)
 
 
 def test_classes_that_differ_are_named_with_their_split(folder: Path) -> None:
@@ -153,3 +203,11 @@ def test_a_quarantined_validation_image_is_refused(folder: Path) -> None:
         with pytest.raises(UserError, match=r"validation images: n02129604/ILSVRC2012_val_00000001\.JPEG"):
             call(folder)
     assert len(validation(folder, obey_quarantine=False)) == 12
+
+
+def test_classes_that_differ_only_in_their_unicode_form_are_spelled(folder: Path) -> None:
+    write(folder / "train" / "caf\u00e9" / "1.jpg", b"x")
+    write(folder / "val" / "cafe\u0301" / "1.jpg", b"x")
+    message = refusal(folder)
+    assert "'cafe\\u0301' (NFD) and 'caf\\xe9' (NFC)" in message
+    assert "convmv" in message

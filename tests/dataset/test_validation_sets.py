@@ -60,6 +60,20 @@ def test_numbered_folders_count_the_sorted_classes_and_are_not_sorted_as_text(tm
     assert [found.outputs[label] for label in found.index.labels] == folder_of
 
 
+def test_numbered_folders_count_classes_of_numbers_by_their_numbers(tmp_path):
+    classes = tuple(map(str, range(12)))
+    found = folder_set("v2", write_folders(tmp_path, sorted(classes)), classes)
+    assert [classes[found.outputs[label]] for label in found.index.labels] == [
+        name.split("/")[0] for name in found.index.names
+    ]
+
+
+def test_numbered_folders_do_not_count_a_thousand_words(tmp_path):
+    root = write_folders(tmp_path, list(map(str, range(3))))
+    with pytest.raises(UserError, match="the checkpoint has other names: tench"):
+        folder_set("v2", root, ["tench", *(f"word {number} of" for number in range(998)), "zebra"])
+
+
 def test_files_of_numbered_folders_stay_with_their_images(tmp_path):
     root = write_folders(tmp_path, [str(number) for number in range(12)])
     index = folder_set("v2", root, [f"n{number:08d}" for number in range(12)]).index
@@ -126,6 +140,14 @@ def test_the_own_set_is_judged_by_its_labels():
     logits, labels = random_logits(30, 3), torch.from_numpy(index.labels)
     judged, right = own_set(index).judge(CPU)(logits, labels)
     assert torch.equal(judged, logits)
+    assert torch.equal(right, labels)
+
+
+def test_the_own_set_follows_the_order_of_the_outputs():
+    index = imagenet_index(range(1, 31), classes=("a", "b", "c"))
+    logits, labels = random_logits(30, 3), torch.from_numpy(index.labels)
+    judged, right = own_set(index, ("c", "a", "b")).judge(CPU)(logits, labels)
+    assert torch.equal(judged, torch.stack([logits[:, 1], logits[:, 2], logits[:, 0]], dim=1))
     assert torch.equal(right, labels)
 
 

@@ -22,7 +22,7 @@ from backbones.data.loader import EvalLoader
 from backbones.dataset.splits import validation
 from backbones.errors import UserError
 from backbones.files import require_output_file
-from backbones.recipe import require_positive
+from backbones.recipe import LayoutName, require_positive
 from backbones.terminal import say, write
 
 STATUS_DEAD, STATUS_UNKNOWN = 2, 1
@@ -45,6 +45,8 @@ class Options:
     """Picture to write."""
     data_dir: str | None = None
     """Data set whose first validation images are the batch; unset: noise."""
+    layout: LayoutName | None = None
+    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
     batch_size: int = 8
     """Images in the batch."""
     loader: Literal["dali", "reference"] = "reference"
@@ -111,7 +113,7 @@ def _read_images(options: Options, restored: Restored) -> Tensor:
         size = (options.batch_size, 3, restored.img_size, restored.img_size)
         return torch.rand(size, generator=torch.Generator().manual_seed(0))
     batches = EvalLoader(
-        validation(options.data_dir),
+        validation(options.data_dir, layout=options.layout),
         img_size=restored.img_size,
         preprocess=restored.preprocess,
         batch_size=options.batch_size,

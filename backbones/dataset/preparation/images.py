@@ -29,11 +29,11 @@ def _read_all(request: Request, executor: Executor | None) -> tuple[Index, Index
     """Read the data set by its layout, or the shards that the request names."""
     source = request.source_folder
     if request.train is None and request.class_names is None:
-        return train_and_val(source, executor=executor)
+        return train_and_val(source, layout=request.layout, executor=executor)
     names = _read_class_names(request)
     with explain_file_errors():
-        train = scan_shards(source, _find_shards(source, "train", request.train), names, executor)
-        val = scan_shards(source, _find_shards(source, "val", request.val), names, executor)
+        train = scan_shards(source, _find_shards(source, "train", request.train), names, executor, split="train")
+        val = scan_shards(source, _find_shards(source, "val", request.val), names, executor, split="val")
     require_same_classes(train, val)
     return apply_quarantine(source, train, val)
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backbones.dataset.sources.folder import VALIDATION_FOLDERS
 from backbones.dataset.sources.prepared import REQUEST
+from backbones.dataset.sources.split_folders import VALIDATION_FOLDERS
 from backbones.dataset.splits import data_folder
 from backbones.dataset.workers import usable_cores
 from backbones.errors import UserError
 from backbones.files import LOCK, PARTIAL, require_output_folder
-from backbones.recipe import require, require_positive, require_ranges
+from backbones.recipe import LayoutName, require, require_positive, require_ranges
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Request:
     """Largest short side in pixels: larger images are made smaller, and all are written as JPEG in shards."""
     quality: int = 90
     """JPEG quality of --resize, 1 to 100."""
+    layout: LayoutName | None = None
+    """Layout of SRC, where it holds more than one data set; unset: recognized by its files."""
     classes: int | None = None
     """Use only N classes, drawn at random."""
     per_class: int | None = None
@@ -43,6 +45,8 @@ class Request:
         require_ranges(self, "", quality="[1, 100]")
         require_positive(self, "", "resize", "per_class", "workers")
         require((self.train is None) == (self.val is None), "train", self.train, "and val need each other")
+        are_shards = self.train is None and self.class_names is None
+        require(are_shards or self.layout in (None, "shards"), "layout", self.layout, "contradicts names of shards")
 
     @property
     def source_folder(self) -> Path:

@@ -16,8 +16,9 @@ def choose_classes(classes: tuple[str, ...], count: int, seed: int) -> tuple[str
 
 def take_classes(index: Index, classes: tuple[str, ...]) -> Index:
     """Return the images of ``classes`` (sorted)."""
-    labels = [index.classes.index(name) for name in classes]
-    return index.take(np.flatnonzero(np.isin(index.labels, labels)), classes)
+    chosen = frozenset(classes)
+    is_taken = np.array([name in chosen for name in index.classes], dtype=bool)
+    return index.take(np.flatnonzero(is_taken[index.labels]), classes)
 
 
 def limit_images(index: Index, per_class: int, seed: int) -> Index:
@@ -26,7 +27,7 @@ def limit_images(index: Index, per_class: int, seed: int) -> Index:
     The choice in a class depends only on ``seed``, its label and its number of images.
     """
     kept = [np.zeros(0, dtype=np.int64)]
-    for label in range(len(index.classes)):
-        rows = np.flatnonzero(index.labels == label)
+    ends = np.searchsorted(index.labels, np.arange(1, len(index.classes)))
+    for label, rows in enumerate(np.split(np.arange(len(index)), ends)):
         kept.append(rows[permutation(seed, 1 + label, len(rows))[:per_class]])
     return index.take(np.sort(np.concatenate(kept)))

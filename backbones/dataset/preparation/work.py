@@ -166,7 +166,7 @@ def _pair(splits: Splits) -> Iterator[tuple[Split, Index]]:
 
 def _index_shards(index: Index, out: Path, split: Split, executor: Executor | None) -> Index:
     """Return the index of the shards that were written from ``index``."""
-    found = scan_shards(out, shard_files(index, out, split), index.classes, executor)
+    found = scan_shards(out, shard_files(index, out, split), index.classes, executor, split=split)
     if found.labels.tolist() != index.labels.tolist():
         raise UserError(f"{out}: the shards of {split} are not those that were written.\nRemove the folder.")
     return found

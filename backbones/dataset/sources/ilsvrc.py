@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from backbones.dataset.index import SUFFIXES, Index, Row, Split, make_index, some
+from backbones.dataset.sources.clutter import is_in_clutter
 from backbones.dataset.sources.ground_truth import DEVKIT, SOLUTION, Unlabelled, find_ground_truth, label
 from backbones.dataset.sources.tar import Member, members
 from backbones.dataset.workers import spread
@@ -17,14 +18,22 @@ SHAPE = f"{ARCHIVES['train']}, {ARCHIVES['val']} and {DEVKIT}.tar.gz (image-net.
 
 def fits(root: Path) -> bool:
     """Return whether one of the two archives exists."""
-    return any((root / name).is_file() for name in ARCHIVES.values())
+    return any(find_archive(root, split) for split in ARCHIVES)
+
+
+def find_archive(root: Path, split: Split) -> Path | None:
+    """Return the archive of one split, whatever the case of its name; None where there is none."""
+    name = ARCHIVES[split]
+    if (root / name).is_file():
+        return root / name
+    return min((path for path in root.iterdir() if path.name.lower() == name.lower() and path.is_file()), default=None)
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:
     """Return the images of one split."""
-    file = root / ARCHIVES[split]
-    if not file.is_file():
-        raise UserError(f"{root} has no {file.name}.\nExpected {SHAPE}.")
+    file = find_archive(root, split)
+    if file is None:
+        raise UserError(f"{root} has no {ARCHIVES[split]}.\nExpected {SHAPE}.")
     return _scan_train(file, executor) if split == "train" else _scan_val(file)
 
 
@@ -72,6 +81,6 @@ def _list_images(file: Path, inside: Member | None = None) -> list[Member]:
 
 
 def is_image(name: str) -> bool:
-    """Return whether the name of a member has the ending of an image and does not begin with a dot."""
+    """Return whether the name of a member is that of an image: not hidden, and in no folder that a system makes."""
     last = PurePosixPath(name).name
-    return last.rpartition(".")[2].lower() in SUFFIXES and not last.startswith(".")
+    return last.rpartition(".")[2].lower() in SUFFIXES and not last.startswith(".") and not is_in_clutter(name)

@@ -4,8 +4,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from backbones.dataset.index import Index, Split, make_index
-from backbones.dataset.sources.folder import is_flat, list_images, require_links, scan_folder, split_folder
+from backbones.dataset.sources.folder import is_annotated, is_flat, list_images, require_links, scan_folder
 from backbones.dataset.sources.ground_truth import DEVKIT, SOLUTION, Unlabelled, find_ground_truth, label
+from backbones.dataset.sources.split_folders import split_folder
 from backbones.errors import UserError
 
 SHAPE = f"ILSVRC/Data/CLS-LOC/train, ILSVRC/Data/CLS-LOC/val and {SOLUTION} (Kaggle)"
@@ -19,7 +20,7 @@ LEVELS_TO_TABLE = 3
 
 def fits(root: Path) -> bool:
     """Return whether Kaggle's folders exist, or validation images without class folders."""
-    return any((root / name).is_dir() for name in NESTED) or is_flat(root)
+    return any((root / name).is_dir() for name in NESTED) or (is_flat(root) and not is_annotated(root))
 
 
 def scan(root: Path, split: Split, executor: Executor | None = None) -> Index:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backbones.dataset.index import Index, Split, read_index, some
+from backbones.dataset.place import is_archive
 from backbones.errors import UserError
 
 SHAPE = "train.npz and val.npz (written by `python -m backbones prepare`)"
@@ -72,7 +73,7 @@ def describe_archives(root: Path, index: Index) -> dict[str, State]:
     home, states = root.resolve(), {}
     for number in np.unique(index.numbers).tolist():
         name = index.files[number]
-        if name.endswith(".tar"):
+        if is_archive(name):
             path = (index.root / name).absolute()
             is_inside = path.resolve().is_relative_to(home)
             states[str(path.resolve().relative_to(home) if is_inside else path)] = _state(path, is_inside=is_inside)

@@ -2,12 +2,11 @@
 
 import io
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from backbones.dataset.index import some
+from backbones.dataset.index import find_repeated, some
 from backbones.errors import UserError
 
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\x00": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -42,9 +41,7 @@ def members(file: Path, inside: Member | None = None) -> list[Member]:
         except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
             raise _damage_error(where, str(error)) from None
     base = inside.offset if inside else 0
-    counts = Counter(member.name for member in found)
-    if len(counts) < len(found):
-        twice = [name for name, count in counts.items() if count > 1]
+    if twice := find_repeated(member.name for member in found):
         raise UserError(f"{where} holds two members of the same name: {some(twice)}.")
     return [member._replace(offset=base + member.offset) for member in found]
 

@@ -44,3 +44,9 @@ def test_a_new_folder_or_one_of_prepare_is_taken(source: Path, tmp_path: Path, n
 def test_a_path_below_the_home_folder_is_written_out(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert Request(str(source), "~/index").folder == Path("/home/somebody/index")
+
+
+def test_a_layout_other_than_shards_contradicts_names_of_shards() -> None:
+    with pytest.raises(UserError, match="layout"):
+        Request("data", "out", class_names="imagenet", layout="folders")
+    assert Request("data", "out", class_names="imagenet", layout="shards").layout == "shards"

@@ -8,6 +8,7 @@ import pytest
 from backbones.dataset.index import Index, Row, make_index
 from backbones.dataset.preparation.subset import choose_classes, limit_images, take_classes
 from backbones.errors import UserError
+from tests.dataset.counted_text import CountedText, counted_names
 
 CLASSES = tuple(f"c{k:03d}" for k in range(100))
 
@@ -62,3 +63,10 @@ def test_images_are_not_just_the_first_of_a_class(index: Index) -> None:
 
 def test_fewer_images_are_a_part_of_more(index: Index) -> None:
     assert set(limit_images(index, 3, seed=2).names) < set(limit_images(index, 6, seed=2).names)
+
+
+def test_the_names_of_classes_are_not_compared_with_each_other() -> None:
+    classes = counted_names(2_000)
+    index = make_index(Path(), classes, [Row(k, f"{name}/1.jpg", "x.tar", k, 1) for k, name in enumerate(classes)])
+    assert len(take_classes(index, classes[1::2])) == 1_000
+    assert CountedText.comparisons <= 5 * len(classes)

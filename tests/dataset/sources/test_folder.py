@@ -170,3 +170,14 @@ def test_the_fingerprint_follows_the_images_not_the_place(tmp_path: Path) -> Non
     assert scan_folder(tmp_path / "there").fingerprint == before
     (tmp_path / "there" / "a" / "1.jpg").write_bytes(b"longer than before")
     assert scan_folder(tmp_path / "there").fingerprint != before
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN"])
+def test_folders_that_systems_make_are_no_classes_and_hold_no_images(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, *(f"{place}{name}/1.jpg/SYNOPHOTO_THUMB_M.jpg" for place in ("", "ant/", "ant/below/")))
+    touch(tmp_path, "ant/1.jpg", "ant/below/2.jpg", "bee/3.jpg")
+    index = scan_folder(tmp_path)
+    assert index.classes == ("ant", "bee")
+    assert list(index.names) == ["ant/1.jpg", "ant/below/2.jpg", "bee/3.jpg"]
+    listed = ", ".join(sorted([name, f"ant/{name}", f"ant/below/{name}"]))
+    assert index.notes == (f"{tmp_path}: 3 folders that systems make are left out: {listed}",)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backbones.dataset.index import Split
-from backbones.dataset.sources.ilsvrc import scan
+from backbones.dataset.sources.ilsvrc import fits, scan
 from backbones.errors import UserError
 from tests.dataset.make_sources import Images, pack, write
 
@@ -93,3 +93,15 @@ def test_a_hole_in_the_archive_of_one_class_is_refused_by_its_name(ilsvrc: Path)
 def test_a_missing_archive_is_named(ilsvrc: Path) -> None:
     (ilsvrc / "ILSVRC2012_img_val.tar").unlink()
     assert "no ILSVRC2012_img_val.tar" in refusal(ilsvrc)
+
+
+@pytest.mark.parametrize("ending", [".TAR", ".Tar"])
+def test_the_ending_of_an_archive_may_be_in_upper_case(ilsvrc: Path, images: Images, ending: str) -> None:
+    for split in ("train", "val"):
+        old = ilsvrc / f"ILSVRC2012_img_{split}.tar"
+        old.rename(old.with_suffix(ending))
+    assert fits(ilsvrc)
+    for split in ("train", "val"):
+        index = scan(ilsvrc, split)
+        assert list(index.names) == sorted(images[split])
+        assert index.place(0).is_member

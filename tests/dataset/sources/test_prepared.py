@@ -84,3 +84,13 @@ def test_images_that_are_not_there_any_more_are_missed_at_once(tmp_path: Path) -
     images.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"are in .*images/folder/train, which does not exist"):
         train_and_val(tmp_path / "index")
+
+
+def test_an_archive_whose_ending_is_in_upper_case_is_watched_too(made: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(made / "in", tmp_path / "in"))
+    changed = (data / "imagenet1k-train-0001.tar").rename(data / "imagenet1k-train-0001.TAR")
+    prepare.main([str(data), "--out", str(tmp_path / "out"), "--workers", "1"])
+    assert len(train_and_val(tmp_path / "out")[0]) == 24
+    changed.write_bytes(changed.read_bytes() + bytes(10_240))
+    with pytest.raises(UserError, match=f"{changed.name} {CHANGED}"):
+        train_and_val(tmp_path / "out")

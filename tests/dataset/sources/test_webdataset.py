@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from backbones.dataset.place import read_bytes
 from backbones.dataset.sources.webdataset import find_shards, fits, read_class_names, scan, scan_shards
 from backbones.errors import UserError
+from tests.dataset.counted_text import CountedText, counted_names
 from tests.dataset.make_sources import WNIDS, Images, pack, write
 
 
@@ -49,6 +51,7 @@ def test_the_images_of_both_splits_are_found(webdataset: Path, images: Images) -
         ("ILSVRC2012-train-0.tar", "train"),
         ("ILSVRC2012_train-0.tar", "train"),
         ("train-0.TAR", "train"),
+        ("ilsvrc2012_img_train.TAR", None),
         ("train.targets.txt", None),
         (".train-000000.tar", None),
         ("train.txt", None),
@@ -107,26 +110,29 @@ def test_a_class_of_the_list_without_images_is_refused(tmp_path: Path) -> None:
     assert "classes without images: b" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
-        ({"a.jpg": b"1"}, "images without a .cls: a"),
-        ({"a.cls": b"1"}, "a .cls without an image: a"),
-        ({"a.jpg": b"1", "a.png": b"1", "a.cls": b"0"}, "two images have the key 'a'"),
-        ({"a.jpg": b"1", "a.cls": b" "}, "the class of 'a' is empty"),
-        ({"a.jpg": b"1", "a.cls": b"1" * 2000}, "the class of 'a' has 2000 bytes"),
-    ],
-)
-def test_an_incomplete_sample_is_refused_with_shard_and_key(tmp_path: Path, members, reason: str) -> None:
-    message = refusal(shard(tmp_path, pairs(["0"]) | {f"x/{name}": content for name, content in members.items()}))
-    assert reason.replace("'a'", "'x/a'").replace(": a", ": x/a") in message
-    assert "train-000000.tar" in message
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_keys_that_differ_in_their_folder_only_keep_it_in_the_name(tmp_path: Path, split) -> None:
+    files = ("a/0", "a/1", "b/0", "b/2", "c/0")
+    members = {f"{name}.jpg": name.encode() for name in files} | {f"{name}.cls": b"7" for name in files}
+    index = scan(shard(tmp_path, members | {"d/0.jpg": b"d", "d/0.cls": b"8"}, f"{split}-0.tar"), split)
+    assert list(index.names) == ["7/1.jpg", "7/2.jpg", "7/a/0.jpg", "7/b/0.jpg", "7/c/0.jpg", "8/0.jpg"]
+    assert [read_bytes(index.place(row)) for row in range(6)] == [b"a/1", b"b/2", b"a/0", b"b/0", b"c/0", b"d"]
 
 
-@pytest.mark.parametrize("name", ["w.1.jpg", "w.1.cls", "0.seg.PNG", "deep/x.y.z.cls"])
-def test_a_key_with_a_dot_is_refused_by_the_name_of_its_member(tmp_path: Path, name: str) -> None:
-    message = refusal(shard(tmp_path, pairs(["0"]) | {name: b"0"}))
-    assert f"train-000000.tar: {name!r} is neither image nor class" in message
+def test_what_is_left_out_is_said_with_its_count_and_examples(tmp_path: Path) -> None:
+    members = pairs(["0"] * 4) | {f"{k}.mask.png": b"m" for k in range(3)} | {"x.jpg": b"", "@eaDir/0/T.jpg": b""}
+    index = scan(shard(tmp_path, members), "train")
+    assert list(index.names) == ["0/0.jpg", "0/1.jpg", "0/2.jpg", "0/3.jpg"]
+    assert index.notes == (
+        f"{tmp_path}: 3 members beside an image are left out: 0.mask.png, 1.mask.png, 2.mask.png",
+        f"{tmp_path}: 1 of 5 images have no .cls and are left out of training: x.jpg",
+        f"{tmp_path}: 1 members of folders that systems make are left out: @eaDir/0/T.jpg",
+    )
+
+
+def test_shards_without_any_class_say_so(tmp_path: Path) -> None:
+    message = refusal(shard(tmp_path, {f"{k}.jpg": b"" for k in range(3)}))
+    assert "no images with classes, but 3 images without a .cls: 0.jpg, 1.jpg, 2.jpg" in message
 
 
 @pytest.mark.parametrize("name", ["train_val-0.tar", "validation-from-TRAIN-0.tar"])
@@ -175,6 +181,14 @@ def test_a_missing_shard_is_refused_by_its_number(tmp_path: Path, names: list[st
     assert "number 1." in refusal(tmp_path)
 
 
+def test_a_series_may_have_endings_in_lower_and_upper_case(tmp_path: Path) -> None:
+    shard(shard(tmp_path, {"a.jpg": b"", "a.cls": b"0"}, "train-0.tar"), {"b.jpg": b"", "b.cls": b"0"}, "train-1.Tar")
+    shard(tmp_path, {"c.jpg": b"", "c.cls": b"0"}, "train-2.TAR")
+    assert list(scan(tmp_path, "train").names) == ["0/a.jpg", "0/b.jpg", "0/c.jpg"]
+    (tmp_path / "train-1.Tar").unlink()
+    assert "number 1." in refusal(tmp_path)
+
+
 def test_a_missing_last_shard_is_refused_where_the_names_tell_their_number(tmp_path: Path) -> None:
     assert "number 1, 2." in refusal(shard(tmp_path, pairs(["0"]), "train-00000-of-00003.tar"))
 
@@ -200,3 +214,18 @@ def test_shards_elsewhere_are_named_by_their_whole_path(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     index = scan_shards(tmp_path / "here", [tmp_path / "there" / "train-000000.tar"], None, None)
     assert index.place(0).path == str(tmp_path / "there" / "train-000000.tar")
+
+
+def test_the_names_of_classes_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    names = counted_names(500)
+    shard(tmp_path, pairs([str(name) for name in reversed(names)]))
+    index = scan_shards(tmp_path, [tmp_path / "train-000000.tar"], names, None)
+    assert index.names[0] == "n00000000/499.jpg"
+    assert CountedText.comparisons <= 20 * len(names)
+
+
+def test_a_class_in_another_unicode_form_than_in_the_list_is_spelled(tmp_path: Path) -> None:
+    write(shard(tmp_path, pairs(["a", "cafe\u0301"])) / "classes.txt", "a\ncaf\u00e9\n".encode())
+    message = refusal(tmp_path)
+    assert "'cafe\\u0301' (NFD)" in message
+    assert "'caf\\xe9' (NFC)" in message
