@@ -12,7 +12,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.assembly.health import create_health
-from backbones.assembly.network import create_network
+from backbones.assembly.network import create_network, without_loading
 from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
@@ -83,10 +83,11 @@ def eval_loader(index: Index, accelerator: Accelerator, **options: Any) -> EvalL
 
 
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
-    """Return the network with its initial weights, which depend on the seed alone."""
+    """Return the network with its initial weights, which depend on the seed alone, or those that model_args load."""
+    options = recipe.model_args if recipe.resume is None else without_loading(recipe.model_args)
     torch.manual_seed(recipe.seed)
     with explain_model_args(recipe):
-        model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
+        model = create_network(recipe.model, num_classes=num_classes, **options)
         if recipe.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
@@ -95,9 +96,8 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
 
 def require_network(recipe: Recipe) -> None:
     """Raise UserError where there is no such network or it has no such options; no memory is taken for it."""
-    options = {name: value for name, value in recipe.model_args.items() if name != "pretrained"}
     with explain_model_args(recipe), suppress(RuntimeError), torch.device("meta"):  # some networks need real numbers
-        create_network(recipe.model, **options)
+        create_network(recipe.model, **without_loading(recipe.model_args))
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{checkpoint} cannot be resumed: it has no {STATE} (only RUN/last has one).")
     try:
-        _require_honest_size(file)
+        require_honest_size(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
@@ -214,6 +214,13 @@ def load_sound_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def require_honest_size(file: Path) -> None:
+    """Raise BadZipFile where a small file would unpack to a large one; torch packs nothing."""
+    with zipfile.ZipFile(file) as packed:
+        if sum(entry.file_size for entry in packed.infolist()) > file.stat().st_size:
+            raise zipfile.BadZipFile("it would unpack to more bytes than it has")
+
+
 def _pack_weights(weights: Weights, description: dict[str, Any]) -> bytes:
     header = {_HEADER: json_text({"format": FORMAT, **description})}
     return save({key: value.detach().contiguous() for key, value in weights.items()}, metadata=header)
@@ -223,13 +230,6 @@ def _pack_state(state: Any) -> memoryview:
     packed = io.BytesIO()
     torch.save(state, packed)
     return packed.getbuffer()
-
-
-def _require_honest_size(file: Path) -> None:
-    """Raise BadZipFile where a small file would unpack to a large one; torch packs nothing."""
-    with zipfile.ZipFile(file) as packed:
-        if sum(entry.file_size for entry in packed.infolist()) > file.stat().st_size:
-            raise zipfile.BadZipFile("it would unpack to more bytes than it has")
 
 
 def _free_name(path: Path) -> Path:

@@ -225,6 +225,7 @@ class Snapshots:
             "cfg": self.cfg,
             "model_args": recipe["model_args"],
             "classes": self.classes,
+            "init": {name: recipe[name] for name in ("init_weights", "pretrained", "init_sha256")},
             "img_size": recipe["img_size"],
             "preprocess": recipe["preprocess"],
             "channels_last": recipe["channels_last"],
