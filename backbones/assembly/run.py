@@ -12,6 +12,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.assembly.health import create_health
+from backbones.assembly.hub import describe_for_timm
 from backbones.assembly.network import create_network, without_loading
 from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
@@ -154,7 +155,18 @@ def create_snapshots(
 ) -> Snapshots:
     """Return the writer and reader of the run's checkpoints in ``folder``."""
     cfg = model.cfg_text if isinstance(model, DarknetNetwork) else None
-    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg, current_names, control)
+    about = {"img_size": recipe.img_size, "preprocess": recipe.preprocess, "model_args": recipe.model_args}
+    return Snapshots(
+        folder,
+        recipe,
+        train.classes,
+        train.fingerprint,
+        val.fingerprint,
+        cfg,
+        current_names,
+        control,
+        timm_config=describe_for_timm(model, classes=train.classes, **about),
+    )
 
 
 def create_report(

@@ -191,5 +191,6 @@ def summarize(files: int, passed_over: int) -> None:
 
 
 def tell(text: str) -> None:
-    """Print one line on stderr, above the progress bar."""
-    STDERR.console.print(STDERR.escape(text))
+    """Print one line on stderr; where both streams are a terminal, above the progress bar."""
+    display = STDOUT if STDOUT.is_live and STDERR.is_live else STDERR
+    display.console.print(display.escape(text))
