@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         timeout=recipe.waiting.first_timeout,
     )
     folder = choose_run_folder(recipe, accelerator)
+    recipe = record_start(recipe)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     recipe = resolve(
@@ -58,7 +59,6 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         steps_per_epoch=batches[0].steps_per_epoch,
         burn_in_gives_way=burn_in_gives_way(argv),
     )
-    recipe = record_start(recipe)
     if recipe.dry_run:
         preflight(recipe, accelerator, folder, train, val, [sys.executable, __file__, *argv])
         return None
