@@ -1,5 +1,6 @@
 """Weights fitted to a network: tensors by their names, the classifier by the names of its classes."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -107,8 +108,9 @@ def list_classifier(network: nn.Module) -> list[str]:
 def choose_rows(source: Source, head: Sequence[str], classes: Sequence[str]) -> Classifier:
     """Return the rows of the classifier in ``source`` for each of ``classes``.
 
-    They are taken as they are where the weights name no classes, and brought into the order of ``classes`` where the
-    names are the same. A classifier of other classes has no row for them.
+    They are taken as they are where the weights name no classes, unless numbers in the names of ``classes`` allow
+    another order, and brought into the order of ``classes`` where the names are the same. A classifier of other classes
+    has no row for them.
 
     Args:
         source: the weights.
@@ -123,10 +125,7 @@ def choose_rows(source: Source, head: Sequence[str], classes: Sequence[str]) -> 
         return Classifier(None, "made anew: the weights have none")
     if widths != {len(classes)}:
         return Classifier(None, f"made anew: it has {max(widths)} classes, the data set has {len(classes)}")
-    if known is None:
-        text = f"taken in the order of its rows, since the weights name no classes: row 0 is {classes[0]}, "
-        return Classifier(list(range(len(classes))), f"{text}row {len(classes) - 1} is {classes[-1]}")
-    return _match(known, classes)
+    return _match_unnamed(classes) if known is None else _match(known, classes)
 
 
 def describe_misfits(misfits: Sequence[Misfit]) -> str:
@@ -142,6 +141,16 @@ def tabulate_misfits(misfits: Sequence[Misfit]) -> str:
     """Return a table of the tensors that do not fit."""
     rows = [(misfit.problem, misfit.name, misfit.needed or "-", misfit.found or "-") for misfit in misfits]
     return table([("", "tensor", "network", "weights"), *rows], "llll")
+
+
+def _match_unnamed(classes: Sequence[str]) -> Classifier:
+    """Return the rows of classes whose names are not known."""
+    numbers = [re.sub(r"\D", "", name) for name in classes]
+    if all(numbers) and sorted(numbers, key=int) != numbers:
+        order = f"the data set's are in the order of text ({', '.join(classes[:4])}, ...), not of their numbers"
+        return Classifier(None, f"made anew: the weights name no classes, and {order}")
+    text = f"taken in the order of its rows, since the weights name no classes: row 0 is {classes[0]}, "
+    return Classifier(list(range(len(classes))), f"{text}row {len(classes) - 1} is {classes[-1]}")
 
 
 def _match(known: Sequence[str], classes: Sequence[str]) -> Classifier:

@@ -76,6 +76,18 @@ def test_a_classifier_without_names_is_taken_and_it_is_said(network):
     assert "since the weights name no classes: row 0 is ant, row 2 is cow" in fit.classifier
 
 
+@pytest.mark.parametrize(
+    ("pattern", "is_taken"), [("{}", False), ("class_{}", False), ("{:02d}", True), ("n{:08d}", True)]
+)
+def test_without_names_numbers_in_the_order_of_text_are_no_order(pattern, is_taken):
+    """Folders 0 ... 11 are sorted 0, 1, 10, 11, 2; who trained the weights may have counted."""
+    classes = sorted(pattern.format(number) for number in range(12))
+    fit = fit_weights(make(12), source_of(make(12, seed=1)), classes)
+    assert ("fc.weight" in fit.taken) == is_taken
+    assert fit.classifier.startswith("taken" if is_taken else "made anew: the weights name no classes, and the data")
+    assert fit.misfits == []
+
+
 def test_names_that_are_not_as_many_as_rows_count_as_none(network):
     fit = fit_weights(network, source_of(make(seed=1), classes=("ant", "bee")), CLASSES)
     assert "the weights name no classes" in fit.classifier
