@@ -23,6 +23,7 @@ from backbones.assembly.run import (
     train_loader,
     val_loader,
 )
+from backbones.assembly.start.start import initialize, record_start, require_one_start
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         timeout=recipe.waiting.first_timeout,
     )
     folder = choose_run_folder(recipe, accelerator)
+    recipe = record_start(recipe)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
     recipe = resolve(
@@ -64,6 +66,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         return None
     state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
     model = build_model(recipe, len(train.classes))
+    start = initialize(model, recipe, train.classes)
     control = Control(accelerator, recipe.saving, recipe.waiting, run=str(folder))
     snapshots = create_snapshots(recipe, folder, model, train, val, control)
     tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
@@ -72,7 +75,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         snapshots.restore(run, state)
     snapshots.require_space(run)
     with protect(run, folder, control, snapshots):
-        introduce(run, folder, train, val, changed)
+        introduce(run, folder, train, val, changed, start)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
     accelerator.end_training()
@@ -108,6 +111,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     """Return the recipe; a resumed run has its own as a file below the command line, unless another is named."""
     resume = find_value(Recipe, argv, "resume")
     resume = None if resume == "null" else resume
+    require_one_start(resume, *(find_value(Recipe, argv, option) for option in ("init_weights", "pretrained")))
     if resume == AUTO:
         resume = find_automatically(find_value(Recipe, argv, "output"))
         argv = [*argv, "--resume", resume or "null"]

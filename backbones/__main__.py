@@ -11,6 +11,7 @@ COMMANDS = {
     "list": "list the backbones with size, cost and published accuracy",
     "summary": "print darknet's table of layers of a backbone or a .cfg",
     "convert": "turn .weights into a checkpoint and back, a .cfg into a recipe, a backbone into a .cfg",
+    "predict": "name the classes of images, with their probabilities",
     "inspect": "show the fusion weights of a trained network, and which inputs are dead",
     "prepare": "turn a data set of any layout into an index, or into shards of smaller images",
     "verify": "decode every image once, and list the bad ones so that training leaves them out",

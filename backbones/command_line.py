@@ -56,9 +56,9 @@ def parse(
 ) -> T:
     """Return the dataclass ``options`` filled from ``argv`` over YAML files over the defaults.
 
-    A field with ``metadata={"positional": "SRC"}`` may be given as a word without its option. What a file says gives
-    way where a later file or the command line contradicts it (`CONTRADICTIONS`); ``options`` itself refuses other
-    contradictions.
+    A field with ``metadata={"positional": "SRC"}`` may be given as a word without its option; with ``"repeated": True``
+    it is a tuple of all further ones. What a file says gives way where a later file or the command line contradicts it
+    (`CONTRADICTIONS`); ``options`` itself refuses other contradictions.
 
     Args:
         options: frozen dataclass; its docstrings are the help.
@@ -75,13 +75,15 @@ def parse(
     usage = _write_usage(options, prog or f"python {Path(sys.argv[0]).name}")
     given = _assign_words(list(_read_words(argv, kinds)), options, usage)
     _refuse_empty(given)
+    given, repeated = _split_repeated(given, options)
     words = _merge(given, config, options, usage)
     parser = _create_parser(options, description, usage)
     try:
         values = parser.instantiate(parser.parse_args(words))
     except ArgumentError as error:
         raise UserError(_explain(str(error), kinds)) from None
-    return options(**{f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)})  # type: ignore[arg-type]
+    read = {f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)}  # type: ignore[arg-type]
+    return options(**read | repeated)
 
 
 def _refuse_empty(words: Sequence["_Word"]) -> None:
@@ -135,6 +137,7 @@ def _write_usage(options: type, prog: str) -> str:
     for field in _fields(options):
         metavar, is_required = field.metadata.get("positional"), _is_required(field)
         if metavar:
+            is_required = is_required or _is_repeated(field)
             words.append(metavar if is_required else f"[{metavar}]")
         elif is_required:
             words.append(f"{_spell(field.name)} {field.name.upper()}")
@@ -147,6 +150,10 @@ def _fields(options: type) -> tuple[dataclasses.Field[Any], ...]:
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _is_repeated(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("repeated", False)
 
 
 def _spell(option: str) -> str:
@@ -234,17 +241,29 @@ def _is_group_or_key(name: str, kinds: Kinds) -> bool:
 
 
 def _assign_words(given: list[_Word], options: type, usage: str) -> list[_Word]:
-    """Give each word without an option to the next positional field."""
+    """Give each word without an option to the next positional field, which may take all further ones."""
     if asks_for_help := [word for word in given if word.option == "help"]:
         return asks_for_help
     names = {word.option for word in given}
+    repeated = {f.name for f in _fields(options) if _is_repeated(f)}
     free = deque(f.name for f in _fields(options) if "positional" in f.metadata and f.name not in names)
     assigned = []
     for word in given:
         if not word.option and not free:
             raise UserError(f"unexpected word {word.value!r}{_about_option(word.before, options)}.\n{usage}")
-        assigned.append(word if word.option else word._replace(option=free.popleft()))
+        takes_all = bool(free) and free[0] in repeated
+        assigned.append(word if word.option else word._replace(option=free[0] if takes_all else free.popleft()))
     return assigned
+
+
+def _split_repeated(given: list[_Word], options: type) -> tuple[list[_Word], dict[str, tuple[str, ...]]]:
+    """Return the words of other options, and those of the repeated field, if it has any."""
+    found = {
+        f.name: tuple(word.value for word in given if word.option == f.name)
+        for f in _fields(options)
+        if _is_repeated(f)
+    }
+    return [word for word in given if word.option not in found], {name: words for name, words in found.items() if words}
 
 
 def _about_option(option: str, options: type) -> str:

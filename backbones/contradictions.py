@@ -15,12 +15,20 @@ class Contradiction(NamedTuple):
     """Return whether the value of ``option`` contradicts the value of ``overridden``."""
 
 
-def _chooses(choice: str) -> Callable[[Any, Any], bool]:
+def _chooses(choice: object) -> Callable[[Any, Any], bool]:
     return lambda value, _: value == choice
 
 
 def _is_set(value: Any, _: Any) -> bool:
     return value is not None
+
+
+def _always(_value: Any, _other: Any) -> bool:
+    return True
+
+
+def _is_unset(value: Any, _: Any) -> bool:
+    return value is None
 
 
 def _is_too_short(steps: Any, burn_in: Any) -> bool:
@@ -36,6 +44,11 @@ CONTRADICTIONS = (
     Contradiction("preprocess.protocol", "preprocess.interpolation", _chooses("darknet")),
     Contradiction("preprocess.protocol", "preprocess.crop_pct", _chooses("full")),
     Contradiction("loading.bad_images", "loading.bad_images_limit", _chooses("stop")),
+    Contradiction("init_weights", "init_sha256", _always),
+    Contradiction("init_weights", "init_partial", _is_unset),
+    Contradiction("init_weights", "pretrained", _is_set),
+    Contradiction("pretrained", "init_sha256", _always),
+    Contradiction("pretrained", "init_weights", _chooses(True)),
     Contradiction("optim.fusion_update", "optim.burnin_update", _chooses("sgd")),
 )
 """Options of a file that a later file or the command line overrides. An option that only one choice uses does not

@@ -7,7 +7,7 @@ _NORM = "leave it out: each process normalizes by its own images, and the statis
 _LAUNCH = "leave it out; `accelerate launch --config_file configs/accelerate/gpu8.yaml` starts the processes"
 _AUTO = "write --augmentation inception --auto randaugment (its strength is --magnitude), or --auto trivialaugment"
 _MIXED = "write --mixup or --cutmix; --prob is the share of images that are mixed"
-_START = "leave it out, since weights start at random; --resume RUN goes on with a run"
+_START = "write --pretrained for the weights that timm publishes, or --init-weights FILE"
 
 FOREIGN: dict[str, tuple[str, str]] = {
     # the same as ours
@@ -28,6 +28,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "grad_clip": ("optim.clip_grad", ""),
     "use_ema": ("model_ema", ""),
     "train_crop_size": ("img_size", ""),
+    "initial_checkpoint": ("init_weights", ""),
     "gradient_accumulation_steps": ("grad_accum_steps", ""),
     # not the same: what to write
     "amp": ("precision", _PRECISION),
@@ -59,8 +60,8 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "val_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
     "validation_batch_size": ("grad_accum_steps", "leave it out, since validation has the batches of training"),
     "experiment": ("output", "write --output FOLDER"),
-    "pretrained": ("resume", _START),
-    "initial_checkpoint": ("resume", _START),
+    "weights": ("init_weights", _START),
+    "finetune": ("init_weights", _START),
     "dist_url": ("precision", _LAUNCH),
     "dist_backend": ("precision", _LAUNCH),
     "world_size": ("precision", _LAUNCH),

@@ -349,6 +349,15 @@ class Recipe:
     resume: str | None = None
     """Run folder or checkpoint of a run to continue, with its recipe where the command line does not differ. auto: the
     newest sound checkpoint in the folder of --output, or a new run where there is none."""
+    init_weights: str | None = None
+    """Weights that a new run starts from: a run folder or checkpoint of ours, timm's .safetensors or .pth, or darknet's
+    .weights or .conv.N. A classifier of other classes is made anew. A resumed run does not read them."""
+    init_partial: bool = False
+    """Take the tensors that fit where the weights to start from are of another network; a table shows the others."""
+    pretrained: bool = False
+    """Start a new run from the weights that timm publishes for the network."""
+    init_sha256: str | None = None
+    """sha256 of the weights that the run starts from; other weights are refused. A run writes it to its recipe."""
     batch_size: int = 128
     """Images per optimizer step, over all processes and accumulation steps together."""
     grad_accum_steps: int = 1
@@ -420,18 +429,37 @@ class Recipe:
         counts = ("batch_size", "grad_accum_steps", "img_size", "workers", "val_interval")
         require_positive(self, "", *counts, "epochs", "steps")
         require(0 < self.lr < math.inf, "lr", self.lr, "must be positive and finite")
-        for option in ("model", "data_dir", "output", "resume"):
+        for option in ("model", "data_dir", "output", "resume", "init_weights"):
             require(getattr(self, option) != "", option, "", "must not be empty (an unset variable?)")
         require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2**63)")
+        self._require_one_start()
         if self.epochs is not None and self.steps is not None:
             raise UserError(
                 f"epochs={self.epochs} and steps={self.steps} both say how long the run is: "
                 "unset one of them (--steps null or --epochs null)."
             )
 
+    @property
+    def starts_from_weights(self) -> bool:
+        """True when a new run does not start from random weights."""
+        return self.init_weights is not None or self.pretrained
+
+    def _require_one_start(self) -> None:
+        starts = {"init_weights": self.init_weights, "pretrained": self.pretrained}
+        starts["model_args.pretrained"] = self.model_args.get("pretrained")
+        if len(named := [f"{option}={value}" for option, value in starts.items() if value]) > 1:
+            raise UserError(f"{' and '.join(named)} each say which weights the run starts from: keep one of them.")
+        for option, value in (("init_partial", self.init_partial), ("init_sha256", self.init_sha256)):
+            require(not value or self.starts_from_weights, option, value, "needs --init-weights or --pretrained")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain, nested dictionaries of YAML types."""
         return _plain(asdict(self))
+
+
+def without_start(recipe: Recipe) -> Recipe:
+    """Return the recipe of a run from random weights."""
+    return replace(recipe, init_weights=None, init_partial=False, pretrained=False, init_sha256=None)
 
 
 def run_length(recipe: Recipe, steps_per_epoch: int) -> int:

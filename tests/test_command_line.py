@@ -176,3 +176,31 @@ def test_the_help_begins_with_the_usage(capsys):
 )
 def test_one_option_can_be_read_before_the_others(words, value):
     assert find_value(Recipe, words, "resume") == value
+
+
+@dataclass(frozen=True)
+class Join:
+    """A command with one word, and any number of further ones."""
+
+    target: str = field(metadata={"positional": "TARGET"})
+    """File to write."""
+    parts: tuple[str, ...] = field(default=(), metadata={"positional": "PART...", "repeated": True})
+    """Files to join."""
+    fast: bool = False
+    """Hurry."""
+
+
+@pytest.mark.parametrize("parts", [(), ("a",), ("a", 'b "c"\n', "null", "[1, 2]", "\udce9", "1")])
+def test_a_repeated_word_takes_all_that_are_left_as_they_are(parts):
+    assert parse(Join, ["x", *parts[:1], "--fast", *parts[1:]]) == Join("x", parts, fast=True)
+
+
+def test_a_file_may_list_the_repeated_words_and_the_command_line_wins(config):
+    file = config("target: x\nparts: [a, b]")
+    assert parse(Join, ["-c", file]) == Join("x", ("a", "b"))
+    assert parse(Join, ["-c", file, "--target", "y", "c"]) == Join("y", ("c",))
+
+
+def test_the_usage_shows_repeated_words():
+    with pytest.raises(UserError, match=r"TARGET is missing.\nusage: .* TARGET PART... \[options\]"):
+        parse(Join, ["--fast"])

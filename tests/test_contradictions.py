@@ -31,6 +31,10 @@ CLASHES = [
         ["--bad-images", "stop"],
         lambda r: r.loading.bad_images_limit == 1e-4,
     ),
+    ("{init_weights: a, init_sha256: b, init_partial: true}", ["--init-weights", "c"], lambda r: not r.init_sha256),
+    ("{init_weights: a, init_partial: true}", ["--init-weights", "null"], lambda r: not r.init_partial),
+    ("{init_weights: a, init_sha256: b}", ["--pretrained"], lambda r: not (r.init_weights or r.init_sha256)),
+    ("{pretrained: true, init_sha256: b}", ["--init-weights", "c"], lambda r: not (r.pretrained or r.init_sha256)),
     (
         "optim: {fusion_update: darknet, burnin_update: 2}",
         ["--fusion-update", "sgd"],
@@ -59,6 +63,9 @@ def test_a_later_file_wins_over_an_earlier_one(config, tmp_path):
         (["--protocol", "full", "--crop-pct", "0.9"], "must be 1 with preprocess.protocol=full"),
         (["--bad-images", "stop", "--bad-images-limit", "0.1"], "needs --bad-images skip"),
         (["--fusion-update", "sgd", "--burnin-update", "2"], "part of darknet's rule"),
+        (["--pretrained", "--init-weights", "a"], r"init_weights=a and pretrained=True each say which weights"),
+        (["--pretrained", "--model-args", "{pretrained: true}"], "keep one of them"),
+        (["--init-partial"], "init_partial=True needs --init-weights or --pretrained"),
         (["--optim", "{fusion_update: sgd, burnin_update: 2}"], "part of darknet's rule"),
     ],
 )

@@ -18,6 +18,7 @@ from backbones.recipe import Recipe, Synthetic
         (["--wd", "1e-4"], lambda r: r.optim.weight_decay == 1e-4),
         (["--weight-decay", "1e-4"], lambda r: r.optim.weight_decay == 1e-4),
         (["--learning-rate", "0.2"], lambda r: r.lr == 0.2),
+        (["--initial-checkpoint", "a.pth"], lambda r: r.init_weights == "a.pth"),
         (["--label-smoothing", "0.2"], lambda r: r.mixing.smoothing == 0.2),
     ],
 )
@@ -34,6 +35,7 @@ def test_an_option_of_another_trainer_with_the_same_meaning_is_taken(words, read
         (["--aa", "rand-m9"], "write --augmentation inception --auto randaugment"),
         (["--num-classes", "10"], "class folders of --data-dir"),
         (["--drop", "0.2"], "drop_rate: 0.2"),
+        (["--weights", "IMAGENET1K_V1"], "write --pretrained for the weights that timm publishes, or --init-weights"),
         (["--mixup", "0.8"], "--mixup takes true or false; --prob is the share"),
     ],
 )

@@ -25,8 +25,8 @@ def test_a_run_leaves_recipe_metrics_summary_and_two_checkpoints(train, folder, 
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
         ".lock", "recipe.yaml", "metrics.jsonl", "summary.csv", "status.json", "heartbeat.json",
-        "best/model.safetensors", "best/manifest.json",
-        *(f"{last}/{file}" for last in ("last", "last-1") for file in (*LAST_FILES, "manifest.json")),
+        "best/model.safetensors", "best/manifest.json", "best/config.json",
+        *(f"{last}/{file}" for last in ("last", "last-1") for file in (*LAST_FILES, "manifest.json", "config.json")),
     }  # fmt: skip
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 4, 6, 8, 8]

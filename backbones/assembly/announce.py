@@ -1,6 +1,6 @@
 """Start and end messages of a run, and warnings about its settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -24,11 +24,21 @@ Changes = dict[str, tuple[Any, Any]]
 """Option -> its value in the checkpoint and now."""
 
 
-def introduce(run: Run, folder: Path, train: Index, val: Index, changed: Changes) -> None:
-    """Print model, data, folder and length of the run, and the options ``changed`` since the checkpoint."""
+def introduce(run: Run, folder: Path, train: Index, val: Index, changed: Changes, start: Sequence[str] = ()) -> None:
+    """Print what a run is made of.
+
+    Args:
+        run: the run: its model and length are printed.
+        folder: the run folder.
+        train: training images.
+        val: validation images.
+        changed: options that changed since the checkpoint.
+        start: remarks about the weights that a new run starts from.
+    """
     if changed and run.report.tracker:
         run.report.tracker.event(run.step, "changed", "; ".join(_describe(changed)))
-    for label, text in (*_facts(run, folder, train), *_remarks(run, train.notes + val.notes, changed)):
+    notes = (("start", line) for line in start)
+    for label, text in (*_facts(run, folder, train), *notes, *_remarks(run, train.notes + val.notes, changed)):
         run.report.say(label, text)
 
 

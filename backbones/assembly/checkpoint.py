@@ -9,7 +9,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from backbones import canonical_name
-from backbones.assembly.network import create_network, is_cfg
+from backbones.assembly.network import create_network, is_cfg, without_loading
 from backbones.darknet import weights as darknet
 from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
@@ -118,7 +118,7 @@ def _require_fitting_size(restored: Restored) -> None:
 def _build_recorded(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
     """Build the network of a checkpoint. One from a cfg is built from the text in the checkpoint."""
     if about["cfg"] is None:
-        return create_network(name, num_classes=len(about["classes"]), **about["model_args"])
+        return create_network(name, num_classes=len(about["classes"]), **without_loading(about["model_args"]))
     return DarknetNetwork(parse_cfg(about["cfg"], f"the cfg in {file}"), **about["model_args"])
 
 

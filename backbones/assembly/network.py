@@ -1,5 +1,6 @@
 """A network by the name that a user gives: one of `list_models`, any of timm, or a darknet .cfg file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,14 @@ from backbones.darknet.network import load_cfg
 from backbones.darknet.shapes import Layer, infer_layers
 from backbones.darknet.trace import trace
 from backbones.errors import UserError
+
+LOADING = ("pretrained", "checkpoint_path")
+"""Keyword arguments of timm.create_model that load weights."""
+
+
+def without_loading(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a network without those that load weights into it."""
+    return {name: value for name, value in model_args.items() if name not in LOADING}
 
 
 def is_cfg(name: str) -> bool:

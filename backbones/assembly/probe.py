@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
-from backbones.assembly.network import create_network
-from backbones.assembly.run import WEIGHTS_OPTIONS, explain_model_args
+from backbones.assembly.network import create_network, without_loading
+from backbones.assembly.run import explain_model_args
 from backbones.errors import UserError
 from backbones.recipe import Recipe, micro_batch
 
@@ -36,8 +36,7 @@ def require_fitting_network(recipe: Recipe, num_classes: int, processes: int) ->
 
 
 def _build(recipe: Recipe, num_classes: int) -> nn.Module:
-    options = {name: value for name, value in recipe.model_args.items() if name not in WEIGHTS_OPTIONS}
-    return create_network(recipe.model, num_classes=num_classes, **options)
+    return create_network(recipe.model, num_classes=num_classes, **without_loading(recipe.model_args))
 
 
 def _run(model: nn.Module, images: tuple[int, ...]) -> Tensor:

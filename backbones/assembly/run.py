@@ -12,7 +12,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.assembly.health import create_health
-from backbones.assembly.network import create_network
+from backbones.assembly.hub import describe_for_timm
+from backbones.assembly.network import create_network, without_loading
 from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
@@ -31,9 +32,6 @@ from backbones.training.report import Report
 from backbones.training.schedule import Schedule, create_schedule
 from backbones.training.snapshot import Snapshots
 from backbones.training.tracking import Tracker
-
-WEIGHTS_OPTIONS = ("pretrained", "checkpoint_path")
-"""Options of timm's create_model that load weights."""
 
 
 def splits(recipe: Recipe) -> tuple[Index, Index]:
@@ -86,10 +84,11 @@ def eval_loader(index: Index, accelerator: Accelerator, **options: Any) -> EvalL
 
 
 def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
-    """Return the network with its initial weights, which depend on the seed alone."""
+    """Return the network with its initial weights, which depend on the seed alone, or those that model_args load."""
+    options = recipe.model_args if recipe.resume is None else without_loading(recipe.model_args)
     torch.manual_seed(recipe.seed)
     with explain_model_args(recipe):
-        model = create_network(recipe.model, num_classes=num_classes, **recipe.model_args)
+        model = create_network(recipe.model, num_classes=num_classes, **options)
         if recipe.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
     set_batch_norm(model, momentum=recipe.optim.bn_momentum)
@@ -99,11 +98,10 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
 def require_network(recipe: Recipe) -> None:
     """Raise UserError where there is no such network or it has no such options; no memory is taken for it."""
     weights = recipe.model_args.get("checkpoint_path")
-    if weights and not Path(weights).is_file():
+    if weights and recipe.resume is None and not Path(weights).is_file():
         raise UserError(f"--model-args {{checkpoint_path: {weights}}}: there is no such file.")
-    options = {name: value for name, value in recipe.model_args.items() if name not in WEIGHTS_OPTIONS}
     with explain_model_args(recipe), suppress(RuntimeError), torch.device("meta"):  # some networks need real numbers
-        create_network(recipe.model, **options)
+        create_network(recipe.model, **without_loading(recipe.model_args))
 
 
 @contextmanager
@@ -163,7 +161,18 @@ def create_snapshots(
 ) -> Snapshots:
     """Return the writer and reader of the run's checkpoints in ``folder``."""
     cfg = model.cfg_text if isinstance(model, DarknetNetwork) else None
-    return Snapshots(folder, recipe, train.classes, train.fingerprint, val.fingerprint, cfg, current_names, control)
+    about = {"img_size": recipe.img_size, "preprocess": recipe.preprocess, "model_args": recipe.model_args}
+    return Snapshots(
+        folder,
+        recipe,
+        train.classes,
+        train.fingerprint,
+        val.fingerprint,
+        cfg,
+        current_names,
+        control,
+        timm_config=describe_for_timm(model, classes=train.classes, **about),
+    )
 
 
 def create_report(

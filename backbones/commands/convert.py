@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from backbones import canonical_name
 from backbones.assembly.cfg_recipe import recipe_text
 from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.assembly.hub import describe_for_timm
 from backbones.assembly.network import create_network
 from backbones.command_line import parse
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
@@ -24,7 +26,7 @@ from backbones.darknet.weights import WeightsHeader, load_weights, save_weights
 from backbones.errors import UserError
 from backbones.files import require_output_file, write_text
 from backbones.terminal import write
-from backbones.training.checkpoint import read_description, write_weights
+from backbones.training.checkpoint import CONFIG, MODEL, pack_config, read_description, write_weights
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,23 @@ def choose_conversion(options: Options) -> _Conversion:
 def to_checkpoint(options: Options) -> None:
     """Turn a .weights file into a safetensors file with a description."""
     restored = restore_model(options.source, model=options.model, class_order=options.class_order)
-    write_weights(Path(options.out), restored.model.state_dict(), _description(restored, options.labels))
+    about = _description(restored, options.labels)
+    write_weights(Path(options.out), restored.model.state_dict(), about)
+    write_timm_config(Path(options.out), restored, about["classes"])
     if options.verify:
         _verify_checkpoint(options, restored)
     _report(options, f"{restored.name}, classes in sorted order")
 
 
-def _description(restored: Restored, labels: str | None) -> dict[str, object]:
+def write_timm_config(out: Path, restored: Restored, classes: Sequence[str]) -> None:
+    """Write timm's config.json beside a file that has the name of weights in timm's folders."""
+    about = {"img_size": restored.img_size, "preprocess": restored.preprocess, "model_args": {}}
+    config = describe_for_timm(restored.model, classes=classes, **about)
+    if out.name == MODEL and config is not None:
+        (out.parent / CONFIG).write_bytes(pack_config(config))
+
+
+def _description(restored: Restored, labels: str | None) -> dict[str, Any]:
     header: WeightsHeader = restored.model.darknet_header  # type: ignore[assignment]
     return {
         "architecture": canonical_name(restored.name),

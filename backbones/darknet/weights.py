@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,55 @@ def load_weights(
     traced = trace(model)
     slots = list(_list_slots(traced, cutoff))
     _require_length(file, start, slots, traced)
-    numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
-    parts = numbers.split([slot.tensor.numel() for slot in slots])
-    _require_sound(file, slots, parts)
-    for slot, part in zip(slots, parts, strict=True):
+    for slot, part in _read_parts(file, start, slots):
         slot.fill(part, class_order, transposed=header.transposed)
     model.darknet_header = header  # type: ignore[assignment]
     return header
+
+
+def read_weights(
+    model: nn.Module, path: str | Path, class_order: ClassOrder = "darknet", cutoff: int | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of a .weights file under their names in ``model.state_dict()``; the network is not changed.
+
+    Unlike for `load_weights`, the classifier of the file may have another number of classes than the network's.
+
+    Args:
+        model: one of our backbones, or a network from a cfg.
+        path: the file.
+        class_order: order of a 1000-class classifier in the file; in the result it is sorted.
+        cutoff: number of layers in the file, if ``darknet partial`` wrote it; the other layers have no tensors then.
+
+    Raises:
+        UserError: as for `load_weights`.
+    """
+    require_choice("class_order", class_order, ("darknet", "sorted"))
+    file = Path(path)
+    header, start = read_weights_header(file)
+    traced = trace(model)
+    slots = list(_list_slots(traced, cutoff))
+    if cutoff is None:
+        slots = _fit_classifier(slots, (file.stat().st_size - start) // 4)
+    _require_length(file, start, slots, traced)
+    names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
+    places = {(slot.layer, slot.name): names[id(slot.tensor)] for slot in _list_slots(traced, cutoff)}
+    return {
+        places[slot.layer, slot.name]: slot.arrange(part, class_order, transposed=header.transposed)
+        for slot, part in _read_parts(file, start, slots)
+    }
+
+
+def find_cutoff(model: nn.Module, path: str | Path) -> int | None:
+    """Return the number of first layers of ``model`` whose numbers fill a .weights file; None: no part of them does.
+
+    Raises:
+        UserError: there is no such file, or darknet has no such network.
+    """
+    _, start = read_weights_header(Path(path))
+    traced = trace(model)
+    found = _find_cutoff(Path(path).stat().st_size - start, traced)
+    is_whole = found is not None and not any(_list_tensors(module) for module in traced.modules[found:])
+    return None if is_whole else found
 
 
 def save_weights(
@@ -143,9 +185,13 @@ class _Slot:
 
     @torch.no_grad()
     def fill(self, numbers: Tensor, class_order: ClassOrder, *, transposed: bool) -> None:
+        self.tensor.copy_(self.arrange(numbers, class_order, transposed=transposed))
+
+    def arrange(self, numbers: Tensor, class_order: ClassOrder, *, transposed: bool) -> Tensor:
+        """Return numbers of the file in the shape and the order of classes of the network."""
         shape = self.tensor.shape
         values = numbers.view(shape[1], shape[0]).T if transposed and self.matrix else numbers.view(shape)
-        self.tensor.copy_(to_sorted(values) if self.classes and class_order == "darknet" else values)
+        return to_sorted(values) if self.classes and class_order == "darknet" else values
 
     @torch.no_grad()
     def numbers(self, class_order: ClassOrder, *, transposed: bool) -> Tensor:
@@ -163,6 +209,29 @@ def _list_slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
         for name, tensor in _list_tensors(module):
             classes = index == last and tensor.shape[0] == CLASSES
             yield _Slot(index, name, tensor, classes, matrix=isinstance(module, Connected) and name == "weights")
+
+
+def _read_parts(file: Path, start: int, slots: list[_Slot]) -> list[tuple[_Slot, Tensor]]:
+    """Return each slot with its numbers in the file. Raises `UserError` for numbers that no network has."""
+    numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
+    parts = numbers.split([slot.tensor.numel() for slot in slots])
+    _require_sound(file, slots, parts)
+    return list(zip(slots, parts, strict=True))
+
+
+def _fit_classifier(slots: list[_Slot], count: int) -> list[_Slot]:
+    """Return the slots with as many classes as ``count`` numbers hold; unchanged where that is no whole number."""
+    head = [slot for slot in slots if slot.layer == slots[-1].layer]
+    classes = len(head[0].tensor)
+    each = sum(slot.tensor.numel() for slot in head) // classes
+    found, rest = divmod(count - sum(slot.tensor.numel() for slot in slots) + each * classes, each)
+    if rest or found < 1 or found == classes:
+        return slots
+    others = [slot for slot in slots if slot.layer != slots[-1].layer]
+    return others + [
+        replace(slot, tensor=torch.empty(found, *slot.tensor.shape[1:], device="meta"), classes=found == CLASSES)
+        for slot in head
+    ]
 
 
 _Tensors = list[tuple[str, Tensor]]

@@ -1,12 +1,12 @@
 """Checkpoint files: safetensors for weights, plain types for the rest, replaced as a whole or not at all.
 
-    RUN/last/     model.safetensors  [ema.safetensors]  manifest.json  state.pt
+    RUN/last/     model.safetensors  [ema.safetensors]  [config.json]  manifest.json  state.pt
     RUN/last-1/   the one before, and so on
-    RUN/best/     model.safetensors  [ema.safetensors]  manifest.json
+    RUN/best/     model.safetensors  [ema.safetensors]  [config.json]  manifest.json
 
 Each weights file carries its own description (architecture, classes, preprocessing, figures) in its header, so
-that it can be evaluated alone. ``state.pt`` holds what only training needs, loaded with ``weights_only=True``. The
-manifest has size and sha256 of every file.
+that it can be evaluated alone; ``config.json`` tells timm what it needs of that. ``state.pt`` holds what only training
+needs, loaded with ``weights_only=True``. The manifest has size and sha256 of every file.
 """
 
 import io
@@ -36,7 +36,7 @@ from backbones.training.manifest import (
 )
 
 FORMAT = 1
-MODEL, EMA, STATE = "model.safetensors", "ema.safetensors", "state.pt"
+MODEL, EMA, STATE, CONFIG = "model.safetensors", "ema.safetensors", "state.pt", "config.json"
 LAST = "last"
 DAMAGED = "damaged-"
 """Beginning of the name of a damaged checkpoint that was set aside."""
@@ -52,6 +52,7 @@ def save_checkpoint(
     *,
     ema: Weights | None = None,
     state: Any = None,
+    config: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
     kept: int = 0,
 ) -> list[UserError]:
@@ -63,19 +64,19 @@ def save_checkpoint(
         description: goes into the header of each weights file.
         ema: averaged weights.
         state: training state of plain types and tensors.
+        config: description of the network for timm, if timm has it.
         about: goes into the manifest, beside the files.
         kept: sound checkpoints before this one that are kept as ``folder``-1 and so on.
 
     Returns:
         Faults of earlier checkpoints, which were set aside so that only sound ones count as kept.
     """
-    contents = {MODEL: model, EMA: ema, STATE: state}
+    contents = {MODEL: model, EMA: ema, STATE: state, CONFIG: config}
     contents = {name: content for name, content in contents.items() if content is not None}
     with new_folder(folder, kept=kept) as new:
         files = {}
         for name, content in contents.items():
-            packed = _pack_state(content) if name == STATE else _pack_weights(content, description)
-            files[name] = write_content(new / name, packed)
+            files[name] = write_content(new / name, _pack(name, content, description))
         tensors = {name: describe_tensors(content) for name, content in contents.items()}
         write_manifest(new, files, tensors, about or {})
         return set_aside_damaged(folder, kept) if kept else []
@@ -118,6 +119,11 @@ def find_resumable(run: Path) -> tuple[Path | None, list[UserError]]:
 def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> None:
     """Write one weights file with its description in the header."""
     file.write_bytes(_pack_weights(weights, description))
+
+
+def pack_config(config: Mapping[str, Any]) -> bytes:
+    """Return the content of ``config.json``."""
+    return (json_text(dict(config), indent=1) + "\n").encode()
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -192,7 +198,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{checkpoint} cannot be resumed: it has no {STATE} (only RUN/last has one).")
     try:
-        _require_honest_size(file)
+        require_honest_size(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
@@ -214,8 +220,22 @@ def load_sound_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def require_honest_size(file: Path) -> None:
+    """Raise BadZipFile where a small file would unpack to a large one; torch packs nothing."""
+    with zipfile.ZipFile(file) as packed:
+        if sum(entry.file_size for entry in packed.infolist()) > file.stat().st_size:
+            raise zipfile.BadZipFile("it would unpack to more bytes than it has")
+
+
+def _pack(name: str, content: Any, description: dict[str, Any]) -> bytes | memoryview:
+    """Return a file's content as bytes."""
+    if name == CONFIG:
+        return pack_config(content)
+    return _pack_state(content) if name == STATE else _pack_weights(content, description)
+
+
 def _pack_weights(weights: Weights, description: dict[str, Any]) -> bytes:
-    header = {_HEADER: json_text({"format": FORMAT, **description})}
+    header = {"format": "pt", _HEADER: json_text({"format": FORMAT, **description})}
     return save({key: value.detach().contiguous() for key, value in weights.items()}, metadata=header)
 
 
@@ -223,13 +243,6 @@ def _pack_state(state: Any) -> memoryview:
     packed = io.BytesIO()
     torch.save(state, packed)
     return packed.getbuffer()
-
-
-def _require_honest_size(file: Path) -> None:
-    """Raise BadZipFile where a small file would unpack to a large one; torch packs nothing."""
-    with zipfile.ZipFile(file) as packed:
-        if sum(entry.file_size for entry in packed.infolist()) > file.stat().st_size:
-            raise zipfile.BadZipFile("it would unpack to more bytes than it has")
 
 
 def _free_name(path: Path) -> Path:

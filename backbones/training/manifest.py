@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from backbones.errors import UserError
@@ -98,6 +99,14 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, (list, tuple)):
         for key, item in enumerate(value):
             yield from named_tensors(item, f"{prefix}.{key}" if prefix else str(key))
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of the values of named tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def measure(file: Path) -> Record:

@@ -17,10 +17,15 @@ from backbones.training.manifest import damaged
 from backbones.training.optim import load_optimizer
 from backbones.training.statistics import load_statistics
 
-FIXED = ("model", "model_args", "batch_size", "seed", "optim.fusion_update", "optim.burnin_update")
-"""Options that a resumed run must keep: the network, the images of each step, and what the optimizer carries."""
+FIXED = (
+    "model", "model_args", "init_weights", "pretrained", "batch_size", "seed",
+    "optim.fusion_update", "optim.burnin_update",
+)  # fmt: skip
+"""Options that a resumed run must keep: the network and its start, the images of each step, and what the optimizer
+carries."""
 FREE = (
-    "output", "resume", "data_dir", "layout", "workers", "device", "on_nan", "dry_run", "price",
+    "output", "resume", "init_partial", "init_sha256", "data_dir", "layout", "workers", "device", "on_nan", "dry_run",
+    "price",
     "loading.read_threads", "loading.prefetch", "loading.hw_decoder_load", "loading.preallocate",
     "loading.decode_check",
     "saving.ckpt_minutes", "saving.ckpt_every", "saving.checkpoint_hist",

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -54,6 +54,8 @@ class Snapshots:
     """Renames the tensors of checkpoints of earlier versions."""
     control: Control | None = None
     """Decides between validations when to save and when to stop; None: never."""
+    timm_config: Mapping[str, Any] | None = None
+    """Description of the network for timm; None where timm has no such network."""
     best_top1: float = -math.inf
     """Highest top-1 so far, in per cent."""
     rollbacks: int = 0
@@ -197,6 +199,7 @@ class Snapshots:
                 description,
                 ema=networks.get("val_ema"),
                 state=state,
+                config=self.timm_config,
                 about=about,
                 kept=kept,
             )
@@ -225,6 +228,7 @@ class Snapshots:
             "cfg": self.cfg,
             "model_args": recipe["model_args"],
             "classes": self.classes,
+            "init": {name: recipe[name] for name in ("init_weights", "pretrained", "init_sha256")},
             "img_size": recipe["img_size"],
             "preprocess": recipe["preprocess"],
             "channels_last": recipe["channels_last"],

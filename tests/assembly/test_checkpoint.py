@@ -143,3 +143,9 @@ def test_a_checkpoint_with_old_names_of_tensors_is_read(tmp_path):
     save_checkpoint(tmp_path / "last", old, about)
     restored = restore_model(str(tmp_path)).model.state_dict()
     assert all(torch.equal(value, restored[key]) for key, value in network.state_dict().items())
+
+
+def test_weights_that_a_network_started_from_are_not_asked_for_again(network, tmp_path):
+    arguments = {"pretrained": True, "checkpoint_path": "gone.pth"}
+    save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"model_args": arguments})
+    assert torch.equal(restore_model(str(tmp_path)).model.fc.weight, network.fc.weight)

@@ -9,7 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import backbones
 from backbones.__main__ import main
+from backbones.assembly.checkpoint import restore_model
 from backbones.command_line import parse
 from backbones.commands import convert
 from backbones.darknet.cfg import read_cfg
@@ -18,6 +20,8 @@ from backbones.darknet.network import load_cfg
 from backbones.darknet.weights import WeightsHeader, save_weights
 from backbones.errors import UserError
 from backbones.recipe import Recipe
+from backbones.training.checkpoint import save_checkpoint
+from tests.assembly.test_checkpoint import ABOUT
 from tests.darknet.tiny_cfg import NET, write_tiny_cfg
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -137,3 +141,17 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(weights, 
     with pytest.raises(UserError, match="not finite"):
         main(["convert", str(weights), "--model", str(tmp_path / "tiny.cfg"), "--out", str(out)])
     assert not out.exists()
+
+
+def test_weights_named_as_in_timms_folders_get_its_config(weights, tmp_path):
+    network = backbones.create_model("test_resnet", num_classes=3)
+    save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"model_args": {}})
+    restored = restore_model(str(tmp_path / "last"))
+    convert.write_timm_config(tmp_path / "b.safetensors", restored, ["a", "b", "c"])
+    assert not (tmp_path / "config.json").exists()
+    convert.write_timm_config(tmp_path / "model.safetensors", restored, ["a", "b", "c"])
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "test_resnet"
+    (tmp_path / "config.json").unlink()
+    words = ["convert", str(weights), "--model", str(tmp_path / "tiny.cfg")]
+    main([*words, "--out", str(tmp_path / "model.safetensors")])  # timm cannot build a cfg
+    assert not (tmp_path / "config.json").exists()

@@ -7,7 +7,14 @@ import torch
 
 import backbones
 from backbones.darknet.labels import class_order
-from backbones.darknet.weights import WeightsHeader, load_weights, read_weights_header, save_weights
+from backbones.darknet.weights import (
+    WeightsHeader,
+    find_cutoff,
+    load_weights,
+    read_weights,
+    read_weights_header,
+    save_weights,
+)
 from backbones.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -239,3 +246,41 @@ def test_darknets_order_of_classes_is_a_permutation_of_the_logits_also_behind_a_
         logits[order] = net.eval()(images)
     assert torch.allclose(logits["darknet"][:, torch.as_tensor(class_order())], logits["sorted"], atol=1e-6)
     assert not torch.allclose(logits["darknet"], logits["sorted"], atol=1e-3)
+
+
+def test_tensors_are_read_by_name_and_the_network_stays(classifier, file):
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    expected = {name: value for name, value in before.items() if "num_batches" not in name}
+    for parameter in classifier.parameters():
+        torch.nn.init.zeros_(parameter)
+    found = read_weights(classifier, file, "sorted")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert not any(parameter.any() for parameter in classifier.parameters())
+
+
+@pytest.mark.parametrize("order", ["sorted", "darknet"])
+def test_a_classifier_of_another_size_is_read_whole(network, classifier, file, order):
+    """The file has 1000 classes, of which every tensor of a [connected] with a batchnorm has a row each."""
+    small = network(CLASSIFIER.replace("output=1000", "output=10"))
+    rows = torch.arange(1000) if order == "sorted" else class_order().argsort()
+    found = read_weights(small, file, order)
+    expected = classifier.state_dict()
+    for name, value in small.state_dict().items():
+        if "num_batches" not in name:
+            given = expected[name][rows] if value.shape[:1] == (10,) else expected[name]
+            assert torch.equal(found[name], given), name
+
+
+@pytest.mark.parametrize("size", [-4, 4, -4 * 1000 * 8])
+def test_a_file_that_no_number_of_classes_explains_is_refused(network, file, size):
+    content = file.read_bytes()
+    file.write_bytes(content[:size] if size < 0 else content + bytes(size))
+    with pytest.raises(UserError, match="bytes, but this network needs exactly"):
+        read_weights(network(CLASSIFIER.replace("output=1000", "output=10")), file)
+
+
+def test_the_number_of_layers_in_a_partial_file_is_found(classifier, file, tmp_path):
+    save_weights(classifier, tmp_path / "part.weights", cutoff=2)
+    assert find_cutoff(classifier, tmp_path / "part.weights") == 2
+    assert find_cutoff(classifier, file) is None

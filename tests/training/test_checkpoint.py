@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import load_checkpoint_in_model
 from safetensors.torch import save_file
 
 from backbones.errors import UserError
@@ -293,3 +294,23 @@ def test_a_hundred_kills_while_saving_leave_a_checkpoint_each_time(tmp_path):
     outcomes = json.loads(done.stdout)
     assert len(outcomes) == 100
     assert all(found in (complete, complete + 1) for complete, found in outcomes)
+
+
+def test_accelerate_takes_the_weights(tmp_path):
+    """It asks the header of a safetensors file which library wrote it."""
+    torch.manual_seed(0)
+    network, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    save_checkpoint(tmp_path / "best", network.state_dict(), {"classes": ["a", "b"]})
+    load_checkpoint_in_model(other, str(tmp_path / "best"))
+    assert torch.equal(other.weight, network.weight)
+
+
+def test_the_description_for_timm_is_a_file_of_the_manifest(tmp_path):
+    save_checkpoint(
+        tmp_path / "best", torch.nn.Linear(3, 2).state_dict(), {}, config={"architecture": "a", "std": (1, 2)}
+    )
+    assert json.loads((tmp_path / "best" / "config.json").read_text()) == {"architecture": "a", "std": [1, 2]}
+    verify_checkpoint(tmp_path / "best")
+    (tmp_path / "best" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config.json has 2 bytes instead of"):
+        verify_checkpoint(tmp_path / "best")

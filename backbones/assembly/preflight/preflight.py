@@ -15,7 +15,7 @@ from backbones.assembly.preflight.row import Row, attempt, format_rows
 from backbones.assembly.preflight.trial import CHECKS, Trial
 from backbones.dataset.index import Index
 from backbones.errors import UserError
-from backbones.recipe import Recipe
+from backbones.recipe import Recipe, without_start
 from backbones.training.snapshot import SPARE_BYTES, free_space
 
 
@@ -35,6 +35,7 @@ def preflight(
     Raises:
         UserError: a check failed.
     """
+    recipe = without_start(recipe) if recipe.resume else recipe
     existing = next(path for path in folder.absolute().parents if path.exists())
     with tempfile.TemporaryDirectory(dir=existing, prefix=".dry-run-") as own:
         shared = broadcast_object_list([own])[0]

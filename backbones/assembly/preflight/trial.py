@@ -1,6 +1,5 @@
 """Checks that train: memory and learning at the real batch, and a run that is killed and resumed."""
 
-import hashlib
 import os
 import subprocess
 import time
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from backbones.assembly.preflight.row import Row
 from backbones.assembly.run import build_model, build_run, create_snapshots, train_loader, val_loader
+from backbones.assembly.start.start import initialize
 from backbones.data.batch import Batch
 from backbones.dataset.index import Index
 from backbones.errors import UserError
@@ -27,7 +27,7 @@ from backbones.training.checkpoint import LAST
 from backbones.training.control import Control
 from backbones.training.evaluate import evaluate
 from backbones.training.loop import NoCheckpoints, Run, train_step
-from backbones.training.manifest import MANIFEST, named_tensors
+from backbones.training.manifest import MANIFEST, hash_of, named_tensors
 from backbones.training.resume import read_state
 
 STEPS = 20
@@ -75,7 +75,15 @@ class Trial:
         recipe = replace(recipe, log=Log(interval=10**9))
         batches = train_loader(recipe, self.train, self.accelerator), val_loader(recipe, self.val, self.accelerator)
         model = build_model(recipe, len(self.train.classes))
+        initialize(model, recipe, self.train.classes)
         return build_run(recipe, self.accelerator, model, batches, checkpoints=NoCheckpoints())
+
+
+def check_start(trial: Trial) -> Iterator[Row]:
+    """Fill a network with the weights that the run starts from; there is no row where it starts from random ones."""
+    model = build_model(trial.recipe, len(trial.train.classes))
+    for line in initialize(model, trial.recipe, trial.train.classes):
+        yield Row("start", passed=True, found=line.partition("\n")[0])
 
 
 def check_resume(trial: Trial) -> Iterator[Row]:
@@ -169,17 +177,10 @@ def describe_memory(accelerator: Accelerator) -> Row:
     return Row("memory", passed=True, found=f"{used / 2**30:.1f} GiB on the host, {free / 2**30:.1f} GiB are free")
 
 
-def hash_of(tensors: dict[str, Tensor]) -> str:
-    """Return the sha256 of the values of named tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _kill_after_a_save(trial: Trial, recipe: Recipe) -> str:
     """Start a run in a process of its own, and kill it with -9 when its first checkpoint is there."""
     words = ["--dry-run", "false", "--resume", "null", "--log-wandb", "false", "--epochs", "null"]
+    words += ["--init-weights", recipe.init_weights or "null", "--pretrained", str(recipe.pretrained).lower()]
     words += ["--output", str(recipe.output), "--steps", str(recipe.steps), "--burn-in", "1"]
     words += ["--ckpt-minutes", "null", "--ckpt-every", str(SAVE_EVERY)]
     log = trial.folder / "log.txt"
@@ -260,6 +261,7 @@ def _now(accelerator: Accelerator) -> float:
 
 
 CHECKS: dict[str, Callable[[Trial], Iterator[Row]]] = {
+    "start": check_start,
     "resume": check_resume,
     "learning": check_learning,
     "decoding": check_decoding,
