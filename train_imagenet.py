@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from backbones import canonical_name
 from backbones.assembly.announce import conclude, introduce
 from backbones.assembly.preflight.preflight import preflight
@@ -54,12 +56,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
     recipe = record_start(recipe)
     train, val = splits(recipe)
     batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
-    recipe = resolve(
-        recipe,
-        precision=precision_name(accelerator),
-        steps_per_epoch=batches[0].steps_per_epoch,
-        burn_in_gives_way=burn_in_gives_way(argv),
-    )
+    recipe = complete(recipe, argv, accelerator, steps_per_epoch=batches[0].steps_per_epoch)
     require_fitting_network(recipe, len(train.classes), accelerator.num_processes)
     if recipe.dry_run:
         preflight(recipe, accelerator, folder, train, val, [sys.executable, __file__, *argv])
@@ -118,6 +115,12 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     config = recipe_of(resume) if resume and find_value(Recipe, argv, "config") is None else None
     recipe = parse(Recipe, argv, description=__doc__ or "", config=config)
     return replace(recipe, model=canonical_name(recipe.model))
+
+
+def complete(recipe: Recipe, argv: Sequence[str], accelerator: Accelerator, *, steps_per_epoch: int) -> Recipe:
+    """Return the recipe with the values that depend on the launcher and on the data."""
+    precision, gives_way = precision_name(accelerator), burn_in_gives_way(argv)
+    return resolve(recipe, precision=precision, steps_per_epoch=steps_per_epoch, burn_in_gives_way=gives_way)
 
 
 def burn_in_gives_way(argv: Sequence[str]) -> bool:

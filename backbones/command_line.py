@@ -73,9 +73,7 @@ def parse(
     """
     kinds = dict(_list_options(options))
     usage = _write_usage(options, prog or f"python {Path(sys.argv[0]).name}")
-    given = _assign_words(list(_read_words(argv, kinds)), options, usage)
-    _refuse_empty(given)
-    given, repeated = _split_repeated(given, options)
+    given, repeated = _split_repeated(_assign_words(list(_read_words(argv, kinds)), options, usage), options)
     words = _merge(given, config, options, usage)
     parser = _create_parser(options, description, usage)
     try:
@@ -84,13 +82,6 @@ def parse(
         raise UserError(_explain(str(error), kinds)) from None
     read = {f.name: _expand_home(values[f.name]) for f in dataclasses.fields(options)}  # type: ignore[arg-type]
     return options(**read | repeated)
-
-
-def _refuse_empty(words: Sequence["_Word"]) -> None:
-    """Raise UserError for an option without a text, as an unset variable of a shell leaves it."""
-    for word in words:
-        if word.value == "" and word.option != "help":
-            raise UserError(f"{word.option}='' must not be empty (an unset variable?)")
 
 
 def find_value(options: type, argv: Sequence[str], name: str) -> str | None:
@@ -253,7 +244,14 @@ def _assign_words(given: list[_Word], options: type, usage: str) -> list[_Word]:
             raise UserError(f"unexpected word {word.value!r}{_about_option(word.before, options)}.\n{usage}")
         takes_all = bool(free) and free[0] in repeated
         assigned.append(word if word.option else word._replace(option=free[0] if takes_all else free.popleft()))
-    return assigned
+    return [_require_text(word) for word in assigned]
+
+
+def _require_text(word: _Word) -> _Word:
+    """Return the word. Raises UserError where it is empty, as an unset variable of a shell leaves it."""
+    if word.value == "":
+        raise UserError(f"{word.option}='' must not be empty (an unset variable?)")
+    return word
 
 
 def _split_repeated(given: list[_Word], options: type) -> tuple[list[_Word], dict[str, tuple[str, ...]]]:

@@ -26,7 +26,7 @@ from backbones.darknet.shapes import (
 from backbones.errors import UserError, require_choice
 from backbones.layers.conv import darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d
-from backbones.layers.fuse import fold_unit
+from backbones.layers.fold import fold_unit
 from backbones.layers.maxout import maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
 from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reorg3d

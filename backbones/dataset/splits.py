@@ -105,7 +105,7 @@ def data_folder(data_dir: str | Path) -> Path:
     if not root.is_dir():
         raise UserError(
             f"{data_dir} is not a folder.{describe_missing(root)}\n"
-            "Name the folder of the data set with --data-dir: class folders, the official archives, shards or an index."
+            "Name the folder of a data set: class folders, the official archives, shards or an index."
         )
     return root
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName, create_activation
-from backbones.layers.fuse import fold_unit
+from backbones.layers.fold import fold_unit
 
 
 class ConvNormAct(nn.Module):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from backbones.data.loader import EvalLoader
+from backbones.data.tolerant import TolerantLoader
 from backbones.dataset.encoded import decode
 from backbones.dataset.index import Index
 from backbones.dataset.preparation.shrink import shrink
@@ -49,6 +51,15 @@ def test_a_loader_sees_the_picture_that_pil_sees(folder: Index, loader: LoaderNa
         expected = np.asarray(decode(data).resize((SIZE, SIZE), Image.Resampling.BILINEAR)).astype(float)
         difference = np.abs(found[name.replace(".jp2", ".jpg")] - expected).mean()
         assert difference <= MAX_DIFFERENCE, name
+
+
+def test_predict_sees_what_the_reference_sees(folder: Index) -> None:
+    how = {"img_size": SIZE, "preprocess": Preprocess("full"), "batch_size": 16, "workers": 1}
+    batches = list(TolerantLoader(folder, device=torch.device("cpu"), **how))
+    assert [batch.bad for batch in batches if batch.bad] == []
+    found = torch.cat([batch.images for batch in batches])
+    expected = torch.cat([batch.images for batch in EvalLoader(folder, loader="reference", **how)])
+    assert torch.equal(found, expected)
 
 
 def test_pil_as_image_folder_uses_it_sees_the_same_but_for_16_bit_grey() -> None:

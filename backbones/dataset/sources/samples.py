@@ -12,6 +12,9 @@ from backbones.dataset.sources.clutter import is_in_clutter
 from backbones.dataset.sources.tar import Member, members
 from backbones.errors import UserError
 
+IMAGE_PARTS = frozenset({"image", "img"})
+"""Parts PART of KEY.PART.jpg that name the image where there is no KEY.jpg."""
+
 MAX_CLASS_BYTES = 1_000
 """Largest size of a .cls file."""
 
@@ -62,6 +65,14 @@ class Parts:
         else:
             self.others.append(member.name)
 
+    def choose_named_image(self) -> None:
+        """Take KEY.image.jpg as the image where there is no KEY.jpg, but a KEY.cls."""
+        if self.images or not self.labels:
+            return
+        named = [member for member in self.beside if split_name(member.name)[1].rpartition(".")[0] in IMAGE_PARTS]
+        self.beside = [member for member in self.beside if member not in named]
+        self.images = [(member, split_name(member.name)[1].rpartition(".")[2]) for member in named]
+
 
 def read_samples(shard: Path, split: Split) -> Samples:
     """Return the samples of one shard.
@@ -71,6 +82,7 @@ def read_samples(shard: Path, split: Split) -> Samples:
     """
     clutter, parts = _sort_members(shard)
     for key, each in parts.items():
+        each.choose_named_image()
         _require_one_image(shard, key, each)
     unlabelled = {key: each for key, each in parts.items() if each.images and not each.labels}
     if unlabelled and split == "val":

@@ -45,7 +45,9 @@ def test_members_beside_a_plain_image_are_left_out(tmp_path: Path, beside: str, 
 @pytest.mark.parametrize(
     ("members", "reasons"),
     [
-        ({"k.image.jpg": b"", "k.thumb.jpg": b"", "k.cls": b"0"}, ("no image k.jpg", "k.image.jpg", "k.thumb.jpg")),
+        ({"k.left.jpg": b"", "k.right.jpg": b"", "k.cls": b"0"}, ("no image k.jpg", "k.left.jpg", "k.right.jpg")),
+        ({"k.image.jpg": b"", "k.img.jpg": b"", "k.cls": b"0"}, ("two images have the key 'k'",)),
+        ({"k.image.jpg": b"", "k.image.cls": b"0"}, ("'k.image.cls' has a dot in its key",)),
         ({"k.mask.png": b"", "k.cls": b"0"}, ("no image k.jpg, only 'k.mask.png'",)),
         ({"w.1.jpg": b""}, ("'w' has no image w.jpg, only 'w.1.jpg'", "first dot")),
         ({"f.v1.jpg": b"", "f.v1.cls": b"0"}, ("'f.v1.cls' has a dot in its key", "'v1.cls' of the sample 'f'")),
@@ -62,6 +64,16 @@ def test_members_beside_a_plain_image_are_left_out(tmp_path: Path, beside: str, 
 def test_a_sample_that_is_not_plain_is_refused_with_shard_and_reason(tmp_path: Path, members, reasons) -> None:
     message = refusal(tmp_path, members)
     assert all(reason in message for reason in (str(tmp_path / "s.tar"), *reasons)), message
+
+
+@pytest.mark.parametrize("part", ["image", "IMG"])
+def test_an_image_that_is_called_so_needs_no_plain_name(tmp_path: Path, part: str) -> None:
+    image = f"k.{part}.jpg"
+    found = samples(tmp_path, {image: b"", "k.thumb.jpg": b"", "k.mask.png": b"", "k.cls": b"7"})
+    assert [(each.key, each.image.name, each.suffix, each.label) for each in found.samples[1:]] == [
+        ("k", image, "jpg", "7")
+    ]
+    assert found.beside == ["k.thumb.jpg", "k.mask.png"]
 
 
 def test_an_image_without_class_is_left_out_of_training_only(tmp_path: Path) -> None:
