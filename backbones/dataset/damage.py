@@ -30,6 +30,9 @@ MAX_PADDING_BYTES = 8
 HOLE = re.compile(rb"\0{64,}")
 """Zeros that a damaged file has in the place of its data; coded data of a flat picture may hold them, too."""
 
+MIN_SHARE_BEFORE_HOLE = 0.05
+"""Share of a scan before a run of zeros from which on that run is a hole: data of one colour begin with zeros."""
+
 MIN_HOLE_BYTES, PIXELS_PER_ZERO = 64, 4_000
 """Zeros in a row that the data of a sound WebP, or of details in a progressive JPEG, do not reach: a fixed number, or
 one for so many pixels. Pictures of one colour have one for 10,400 pixels in WebP, a ramp one for 9,000 in JPEG."""
@@ -123,7 +126,7 @@ def _estimate_loss(jpeg: Jpeg, warning: str) -> str:
             f"at least {max(lost, 1) / intervals:.0%} of its picture are lost, {lost} of {intervals} restart intervals"
         )
     hole = HOLE.search(scans[0].scan)
-    if hole and hole.end() < len(scans[0].scan):
+    if hole and hole.start() > MIN_SHARE_BEFORE_HOLE * len(scans[0].scan):
         before = jpeg.with_segment(scans[0], scans[0]._replace(scan=scans[0].scan[: hole.start()]))
         zeros = hole.end() - hole.start()
         return f"about {1 - _share_of_rows(before):.0%} of its picture are lost from a hole of {zeros} zeros on"

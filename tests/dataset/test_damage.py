@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from backbones.dataset.damage import find_damage, require_damage_check
+from backbones.dataset.encoded import decode
+from backbones.dataset.place import BadImageError
 from backbones.errors import UserError
 from tests.dataset.make_pictures import picture
 from tests.dataset.odd_files import catalogue, with_segment, without_segment
@@ -49,6 +51,12 @@ def make_hole(data: bytes) -> bytes:
     return data[:first] + bytes(last - first) + data[last:]
 
 
+def end_in_zeros(data: bytes) -> bytes:
+    start, end = scan_of(data)
+    first = start + (end - start) * 2 // 5
+    return data[:first] + bytes(end - first) + data[end:]
+
+
 def wrong_pixels(damaged: bytes, sound: bytes) -> float:
     """Return the share of the pixels that PIL decodes otherwise."""
     found, expected = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (damaged, sound))
@@ -69,7 +77,7 @@ PROGRESSIVE = {
     "progressive": encoded(progressive=True),
     "and restarts": encoded(progressive=True, restart_marker_rows=1),
 }
-LOSSES = (lose_tail, lose_middle, make_hole)
+LOSSES = (end_in_zeros, lose_tail, lose_middle, make_hole)
 
 
 @pytest.mark.parametrize("lose", LOSSES)
@@ -82,8 +90,18 @@ def test_a_loss_inside_the_scan_is_found_with_its_size(sound: bytes, lose: Calla
     share = int(re.search(r"(about|at least) (\d+)%", found)[2]) / 100  # type: ignore[index]
     assert "libjpeg: Corrupt JPEG data" in found
     if "about" in found or lose is lose_tail:
-        assert share == pytest.approx(0.6 if lose is lose_tail else 0.7, abs=0.12)
+        assert share == pytest.approx(0.7 if lose in (lose_middle, make_hole) else 0.6, abs=0.12)
     assert 0.05 < share < 0.8
+
+
+@pytest.mark.parametrize("sound", SOUND.values(), ids=SOUND)
+def test_a_file_whose_end_is_zeros_is_bad_by_one_check_or_the_other(sound: bytes) -> None:
+    damaged = end_in_zeros(sound)[:-2] + bytes(2)
+    try:
+        decode(damaged)
+    except BadImageError:
+        return
+    assert "its picture are lost" in find_damage(damaged)
 
 
 @pytest.mark.parametrize("lose", LOSSES)
