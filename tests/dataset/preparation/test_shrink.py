@@ -91,6 +91,15 @@ def test_a_truncated_image_is_refused(lost: float, short_side: int) -> None:
         shrink(content[: int(len(content) * (1 - lost))], short_side, quality=90)
 
 
+@pytest.mark.parametrize("short_side", [30, 500])
+def test_an_image_that_decodes_but_lost_a_part_is_refused(short_side: int) -> None:
+    content = encoded()
+    torn = content[: len(content) * 2 // 3] + content[-2:]
+    assert opened(torn).convert("RGB").size == (90, 60)
+    with pytest.raises(UserError, match=r"of its rows are lost \(libjpeg: Corrupt JPEG data"):
+        shrink(torn, short_side, quality=90)
+
+
 @pytest.mark.parametrize("content", [b"<html></html>", b"GIF89a" + bytes(100)])
 def test_what_is_no_image_is_refused_in_words(content: bytes) -> None:
     with pytest.raises(UserError, match="not an image of a known format"):

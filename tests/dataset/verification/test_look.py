@@ -65,6 +65,7 @@ PRIVATE = png_chunk(b"prVt", struct.pack(">II", 5, 5))
 BAD = {
     "the first half": (encoded()[: len(encoded()) // 2], "truncated"),
     "all but the last two bytes": (encoded()[:-2], "truncated"),
+    "the first half with an end mark": (encoded()[: len(encoded()) // 2] + b"\xff\xd9", "of its rows are lost"),
     "nothing": (b"", "it is empty"),
     "a web page": (b"<html><body>404 Not Found</body></html>", "not an image of a known format"),
     "a GIF": (encoded(kind="GIF"), "not an image of a known format"),
