@@ -119,7 +119,8 @@ def _estimate_loss(jpeg: Jpeg, warning: str) -> str:
     scans = jpeg.scans
     if len(scans) > 1:
         sound = _largest(len(scans), lambda count: not _warning_of(jpeg.up_to_scan(count)))
-        return f"scan {sound + 1} of its {len(scans)} is damaged"
+        missing = _find_missing_scans(jpeg)
+        return f"scan {sound + 1} of its {len(scans)} is damaged{', ' if missing else ''}{missing}"
     if jpeg.restart_interval:
         lost, intervals = _count_lost_intervals(jpeg)
         return (

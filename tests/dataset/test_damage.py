@@ -110,6 +110,12 @@ def test_a_damaged_scan_of_a_progressive_jpeg_is_named_by_its_number(sound: byte
     assert find_damage(lose(sound)).startswith("scan 10 of its 10 is damaged")
 
 
+def test_a_damaged_scan_and_the_missing_ones_after_it_are_told_together() -> None:
+    sound = encoded(progressive=True)
+    found = find_damage(sound[: len(sound) // 2] + b"\xff\xd9")
+    assert re.match(r"scan \d of its \d is damaged, its last scans are missing: \d+% of its coefficients", found)
+
+
 @pytest.mark.parametrize("kept", range(1, 10))
 def test_missing_scans_are_found_though_libjpeg_does_not_warn(kept: int) -> None:
     sound = encoded(progressive=True)
