@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backbones import errors
 from backbones.errors import UserError, did_you_mean, exit_on_user_error, require_choice
 
 
@@ -47,11 +48,14 @@ def test_another_error_keeps_its_traceback():
 
 def test_an_error_of_all_processes_is_printed_once(tmp_path):
     """As under a launcher, which ends the second process when the first has failed."""
-    code = "from backbones.errors import *\nwith exit_on_user_error(): raise UserError('of both')"
+    code = "import errors\nerrors.WAIT_FOR_LAUNCHER_SECONDS = 60\n"
+    code += "with errors.exit_on_user_error(): raise errors.UserError('of both')"
     environments = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
-    code = "import backbones.errors\nbackbones.errors.WAIT_FOR_LAUNCHER_SECONDS = 60\n" + code
     command = [sys.executable, "-c", code]
-    first, second = (subprocess.Popen(command, env=os.environ | each, stderr=subprocess.PIPE) for each in environments)
+    first, second = (
+        subprocess.Popen(command, cwd=Path(errors.__file__).parent, env=os.environ | each, stderr=subprocess.PIPE)
+        for each in environments
+    )
     printed = first.communicate()[1]
     second.terminate()
     assert printed == b"error: of both\n"
