@@ -214,11 +214,11 @@ class InFlight:
         """Find the images in flight with which DALI fails, so that they are read again without it.
 
         Each goes alone through the same graph, so that the verdict on an image does not depend on the others in its
-        batch; its whole picture must also have the size that its header claims. Raises UserError where an image must
-        stop the run, or where no image fails alone.
+        batch. Where none fails, those are found whose whole picture differs in size from their header. Raises
+        UserError where an image must stop the run, or where nothing is found.
         """
         refused = {row for batch, inputs in self.given for row in _find_failing(batch, inputs, run_alone)}
-        refused |= {row for batch, _ in self.given for row in _find_odd_sizes(batch, self.device_id)}
+        refused = refused or {row for batch, _ in self.given for row in _find_odd_sizes(batch, self.device_id)}
         for row in sorted(refused):
             self.reader.refuse(row)
         if not refused:
