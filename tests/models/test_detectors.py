@@ -10,7 +10,12 @@ DOCS = Path(__file__).parents[2] / "docs" / "variants.md"
 EXAMPLES = [code for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL) if "FasterRCNN" in code]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=("list", "traced"))
+LIST, TRACED = EXAMPLES
+
+
+@pytest.mark.parametrize(
+    "example", [pytest.param(LIST, id="list"), pytest.param(TRACED, id="traced", marks=pytest.mark.slow)]
+)
 def test_the_detector_of_the_docs_learns_and_detects(example):
     torch.manual_seed(0)
     names = {}

@@ -160,6 +160,7 @@ def test_a_network_that_is_no_classifier_is_refused(small, tmp_path):
         main(["predict", *words])
 
 
+@pytest.mark.slow
 def test_a_reader_that_closes_the_output_ends_the_command_quietly_and_dali_is_not_loaded(run, small):
     program = (
         "import sys; sys.modules['nvidia'] = None\n"
