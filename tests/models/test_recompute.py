@@ -101,6 +101,7 @@ def test_batch_normalization_without_statistics_is_left_alone():
     assert norm.running_mean is None
 
 
+@pytest.mark.slow
 def test_checkpointing_and_compilation_together_update_the_statistics_once(tiny_spec):
     plain = CspBackbone(replace(tiny_spec, stages=tiny_spec.stages[:1]), num_classes=3).double().train()
     compiled = copy.deepcopy(plain)
