@@ -8,7 +8,7 @@ from torch import nn
 
 from backbones import create_model
 from backbones.darknet.cfg import read_cfg
-from backbones.darknet.network import load_cfg
+from backbones.darknet.network import load_cfg, require_classifier
 from backbones.darknet.shapes import Layer, infer_layers
 from backbones.darknet.trace import trace
 from backbones.errors import UserError
@@ -31,9 +31,10 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
     """Build a network; ``num_classes`` None takes what it has by itself.
 
     Raises:
-        UserError: the name is unknown, or the cfg is wrong or has another number of classes.
+        UserError: the name is unknown, or the cfg is wrong, is a detector or has another number of classes.
     """
     if is_cfg(name):
+        require_classifier(read_cfg(name))
         return load_cfg(name, num_classes=num_classes, **options)
     return (
         create_model(name, **options) if num_classes is None else create_model(name, num_classes=num_classes, **options)
@@ -47,6 +48,17 @@ def layers_of(name: str, *, size: int | None = None) -> tuple[Layer, ...]:
         UserError: as for `create_network`, or darknet could not have such a network.
     """
     return infer_layers(read_cfg(name) if is_cfg(name) else trace(_create_without_data(name)).cfg, size=size)
+
+
+def notes_on(name: str) -> tuple[str, ...]:
+    """Return what a cfg says without effect, and where a detector is cut; nothing for the name of a model."""
+    if not is_cfg(name):
+        return ()
+    cfg = read_cfg(name)
+    head = cfg.head
+    if head is None:
+        return cfg.notes
+    return *cfg.notes, f"{head.file}:{head.line}: a detector is read up to its first head, [{head.kind}]"
 
 
 def _create_without_data(name: str) -> nn.Module:

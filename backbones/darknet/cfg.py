@@ -1,11 +1,21 @@
 """The .cfg format: read into typed sections and written. One line of error names what darknet would misread."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbones.darknet.options import OPTION_ALIASES, SECTION_ALIASES, SECTIONS, VALUE_ALIASES, Value
+from backbones.darknet.options import (
+    HEADS,
+    OPTION_ALIASES,
+    SECTION_ALIASES,
+    SECTIONS,
+    UNREAD_SECTIONS,
+    VALUE_ALIASES,
+    Option,
+    Value,
+)
 from backbones.errors import UserError, did_you_mean
 from backbones.files import write_text
 
@@ -47,24 +57,63 @@ class Cfg:
 
     net: Section
     layers: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+    """What the file says without effect, one line each with file and line."""
+    head: Section | None = None
+    """First head of a detector, behind the layers. Its options are not read."""
+    is_cut: bool = False
+    """True when only the first layers were asked for."""
+
+    @property
+    def is_backbone(self) -> bool:
+        """Return whether these layers are not a whole network: their output is a feature map, not logits."""
+        return self.is_cut or self.head is not None
 
 
-def read_cfg(path: str | Path) -> Cfg:
+def read_cfg(path: str | Path, *, layers: int | None = None) -> Cfg:
     """Read and check a .cfg file.
+
+    A detector is read up to its first head (``[yolo]``, ``[region]``, ...).
+
+    Args:
+        path: the file.
+        layers: number of first layers to read; the rest of the file may hold anything. None reads all.
 
     Raises:
         UserError: there is no such file, it is not a cfg, or a section, option or value is unknown; the message
             names file, line and option.
     """
-    return parse_cfg(_read_text(Path(path)), str(path))
+    return parse_cfg(_read_text(Path(path)), str(path), layers=layers)
 
 
-def parse_cfg(text: str, file: str = "cfg") -> Cfg:
-    """Parse the text of a .cfg; ``file`` names it in messages. Errors as for `read_cfg`."""
-    sections = [_read_section(kind, line, options, file) for kind, line, options in _split_sections(text, file)]
+def parse_cfg(text: str, file: str = "cfg", *, layers: int | None = None) -> Cfg:
+    """Parse the text of a .cfg; ``file`` names it in messages. Arguments and errors as for `read_cfg`."""
+    if layers is not None and layers < 1:
+        raise UserError(f"layers={layers}: {file} can be read from 1 layer on")
+    notes: list[str] = []
+    sections: list[Section] = []
+    head: Section | None = None
+    for kind, line, options in _split_sections(text, file):
+        if kind in HEADS:
+            head = Section(kind, line=line, file=file)
+            break
+        sections.append(_read_section(kind, line, options, file, notes))
+        if len(sections) - 1 == layers:
+            break
+    _require_network(sections, file, head)
+    found = len(sections) - 1
+    if layers is not None and layers != found:
+        raise UserError(f"layers={layers}: {file} has {found} layers{' before its first head' if head else ''}")
+    return Cfg(sections[0], tuple(sections[1:]), tuple(notes), head, layers is not None)
+
+
+def _require_network(sections: list[Section], file: str, head: Section | None) -> None:
+    """Raise `UserError` unless the sections are [net] and at most `MAX_LAYERS` layers."""
     if not sections or sections[0].kind != "net":
         raise UserError(f"{file}:{sections[0].line if sections else 1}: a cfg begins with [net]")
     net, *layers = sections
+    if not layers and head:
+        raise UserError(f"{file}:{head.line}: [{head.kind}] is the head of a detector; there is no layer before it")
     if not layers:
         raise UserError(f"{file}:{net.line}: there is no layer after [net]")
     for section in layers:
@@ -72,7 +121,6 @@ def parse_cfg(text: str, file: str = "cfg") -> Cfg:
             raise UserError(f"{file}:{section.line}: [net] comes only once, as the first section")
     if len(layers) > MAX_LAYERS:
         raise UserError(f"{file}:{layers[MAX_LAYERS].line}: there are {len(layers)} layers, more than {MAX_LAYERS}")
-    return Cfg(net, tuple(layers))
 
 
 def write_cfg(cfg: Cfg, path: str | Path) -> None:
@@ -86,14 +134,16 @@ def format_cfg(cfg: Cfg) -> str:
 
 
 _Raw = tuple[str, int, list[tuple[str, str, int]]]
+_BLANKS = str.maketrans("", "", " \t\r")
+"""Characters that darknet removes from a line, wherever they are."""
 
 
 def _split_sections(text: str, file: str) -> Iterator[_Raw]:
-    """Yield (heading, line, [(option, text, line)]) without blanks and comments."""
+    """Yield (heading, line, [(option, text, line)]) without blanks and without lines of comment."""
     current: _Raw | None = None
-    for number, whole in enumerate(text.splitlines(), 1):
-        line = "".join(whole.partition("#")[0].split())
-        if not line or line[0] == ";":
+    for number, whole in enumerate(text.split("\n"), 1):
+        line = whole.translate(_BLANKS)
+        if not line or line[0] in "#;":
             continue
         if line[0] == "[":
             if current:
@@ -111,34 +161,68 @@ def _split_sections(text: str, file: str) -> Iterator[_Raw]:
 
 
 def _read_heading(line: str, number: int, file: str) -> str:
+    """Return the full name of a section; UserError where nothing here reads it."""
     name = line.strip("[]")
     kind = SECTION_ALIASES.get(name, name)
-    if line != f"[{name}]" or kind not in SECTIONS:
-        hint = did_you_mean(name, [*SECTIONS, *SECTION_ALIASES])
-        raise UserError(f"{file}:{number}: unknown section {_clip(line)}.{hint}".rstrip("."))
-    return kind
+    if line == f"[{name}]" and (kind in SECTIONS or kind in HEADS):
+        return kind
+    where = f"{file}:{number}:"
+    if name in UNREAD_SECTIONS:
+        raise UserError(
+            f"{where} [{name}] is not supported here; {UNREAD_SECTIONS[name]}. "
+            "load_cfg(..., layers=N) takes the layers before it"
+        )
+    if line.startswith("[") and any(mark in line for mark in "#;"):
+        raise UserError(f"{where} {_clip(line)}: darknet takes a comment behind a heading for a part of the name")
+    hint = did_you_mean(name, [*SECTIONS, *SECTION_ALIASES])
+    raise UserError(f"{where} unknown section {_clip(line)}.{hint}".rstrip("."))
 
 
-def _read_section(kind: str, line: int, options: list[tuple[str, str, int]], file: str) -> Section:
+def _read_section(kind: str, line: int, options: list[tuple[str, str, int]], file: str, notes: list[str]) -> Section:
+    """Return one section; what has no effect is added to ``notes``."""
     values: dict[str, Value] = {}
     lines: dict[str, int] = {}
+    spellings: dict[str, str] = {}
     for given, text, number in options:
         name = OPTION_ALIASES.get(given, given)
-        where = f"{file}:{number}: [{kind}]"
+        shown = f"{file}:{number}: [{kind}] {_clip(given)}={_clip(text)}"
+        if spellings.get(name) == given:
+            notes.append(f"{shown} has no effect: the first one counts, on line {lines[name]}")
+            continue
         if name not in SECTIONS[kind]:
-            raise UserError(f"{where} unknown option {_clip(given)}.{did_you_mean(name, SECTIONS[kind])}".rstrip("."))
+            hint = did_you_mean(name, SECTIONS[kind])
+            raise UserError(f"{file}:{number}: [{kind}] unknown option {_clip(given)}.{hint}".rstrip("."))
+        value = _read_value(SECTIONS[kind][name], text, shown)
         if name in values:
-            raise UserError(f"{where} {_clip(given)} is given twice, first on line {lines[name]}")
-        try:
-            value = SECTIONS[kind][name].read(text)
-        except ValueError as error:
-            raise UserError(f"{where} {_clip(given)}={_clip(text)} {error}") from None
-        values[name], lines[name] = VALUE_ALIASES.get(value, value), number
+            raise UserError(f"{shown} is given twice, on line {lines[name]} as {spellings[name]}")
+        values[name], lines[name], spellings[name] = value, number, given
+        if SECTIONS[kind][name].unused and value != SECTIONS[kind][name].default:
+            notes.append(f"{shown} has no effect here: {SECTIONS[kind][name].unused}")
     section = Section(kind, values, lines, line, file)
     for name, option in SECTIONS[kind].items():
         if option.required and name not in values:
             raise section.error(name, "is missing")
     return section
+
+
+def _read_value(option: Option, text: str, shown: str) -> Value:
+    """Return the typed value of an option; ``shown`` begins the message of the error."""
+    try:
+        value = option.read(_cut_comment(option, text))
+    except ValueError as error:
+        raise UserError(f"{shown} {error}") from None
+    return VALUE_ALIASES.get(value, value)
+
+
+def _cut_comment(option: Option, text: str) -> str:
+    """Return the value without a comment behind it, which darknet overlooks behind numbers only."""
+    value, mark, comment = _COMMENT.match(text).groups()  # type: ignore[union-attr]
+    if mark and (option.form == "word" or (option.form == "list" and "," in comment)):
+        raise ValueError("has a comment on its line: darknet takes it for a part of the value")
+    return value
+
+
+_COMMENT = re.compile(r"([^#;]*)([#;]?)(.*)")
 
 
 def _read_text(path: Path) -> str:

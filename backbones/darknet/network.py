@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.darknet.activation import darknet_activation
 from backbones.darknet.cfg import IMAGE, Cfg, Section, format_cfg, read_cfg
 from backbones.darknet.shapes import (
+    DEFAULT_BLOCK_SIZE,
     Layer,
     blur_geometry,
     class_count,
@@ -25,25 +26,31 @@ from backbones.darknet.shapes import (
 )
 from backbones.errors import UserError, require_choice
 from backbones.layers.conv import darknet_uniform_
+from backbones.layers.crop import Crop
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.fold import fold_unit
 from backbones.layers.maxout import maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d
 from backbones.layers.reorg import inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
 from backbones.layers.shortcut import MIN_WEIGHT, FusionGradient, WeightedShortcut
+from backbones.layers.strided_shortcut import StridedShortcut
 
 
 def load_cfg(
     path: str | Path,
     *,
+    layers: int | None = None,
     num_classes: int | None = None,
     relu_floor: float = MIN_WEIGHT,
     fusion_gradient: FusionGradient = "true",
 ) -> "DarknetNetwork":
     """Build the network that a .cfg describes, with darknet's initial weights.
 
+    Of a detector, these are the layers before its first head, and the result is the last feature map.
+
     Args:
         path: the file.
+        layers: number of first layers to build, as a backbone; None builds all.
         num_classes: required number of outputs; None accepts any.
         relu_floor: see `WeightedShortcut`; 0 is what darknet's CPU code computes.
         fusion_gradient: see `WeightedShortcut`; ``darknet`` trains fusion weights as darknet's GPU code does.
@@ -51,10 +58,24 @@ def load_cfg(
     Raises:
         UserError: the cfg is wrong, or has another number of outputs; one line names file, line and option.
     """
-    network = DarknetNetwork(read_cfg(path), relu_floor=relu_floor, fusion_gradient=fusion_gradient)
+    cfg = read_cfg(path, layers=layers)
+    if num_classes is not None:
+        require_classifier(cfg)
+    network = DarknetNetwork(cfg, relu_floor=relu_floor, fusion_gradient=fusion_gradient)
     if num_classes is not None:
         require_classes(network.inferred_layers, num_classes)
     return network
+
+
+def require_classifier(cfg: Cfg) -> None:
+    """Raise `UserError` for a cfg whose layers are a backbone without a classifier."""
+    if cfg.head is not None:
+        raise UserError(
+            f"{cfg.head.file}:{cfg.head.line}: [{cfg.head.kind}] makes this a detector, not a classifier of images: "
+            f"load_cfg(path) takes the {len(cfg.layers)} layers before it as a backbone, and layers=N fewer"
+        )
+    if cfg.is_cut:
+        raise UserError(f"{cfg.net.file}: layers={len(cfg.layers)} is a backbone, which has no classes")
 
 
 class DarknetNetwork(nn.Module):
@@ -70,7 +91,8 @@ class DarknetNetwork(nn.Module):
 
     Shape:
         (N, channels, H, W) -> (N, num_classes), or the last feature map of a network without a classifier. H and W
-        are free unless a ``[connected]`` fixes them.
+        are free unless a ``[connected]`` fixes them. ``num_classes`` is 0 for a backbone: a detector up to its first
+        head, or a cfg of which only the first layers were read.
     """
 
     def __init__(self, cfg: Cfg, *, relu_floor: float = MIN_WEIGHT, fusion_gradient: FusionGradient = "true") -> None:
@@ -78,7 +100,7 @@ class DarknetNetwork(nn.Module):
         require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
         self.cfg = cfg
         self.inferred_layers = infer_layers(cfg)
-        self.num_classes = class_count(self.inferred_layers)
+        self.num_classes = 0 if cfg.is_backbone else class_count(self.inferred_layers)
         self.layers = nn.ModuleList(_BUILDERS[layer.kind](layer) for layer in self.inferred_layers)
         self._last = logits_layer(self.inferred_layers)
         self._last_use = {index: layer.index for layer in self.inferred_layers for index in layer.inputs}
@@ -328,6 +350,15 @@ def calculate(name: str, x: Tensor, *arguments: int) -> Tensor:
     return _CALCULATIONS[name](x, *arguments)
 
 
+def flatten_padded(x: Tensor, extra: int) -> Tensor:
+    """Return all numbers of each image in one row, and ``extra`` zeros behind them: ``[reorg]`` with ``extra``.
+
+    Shape:
+        (N, C, H, W) -> (N, C * H * W + extra, 1, 1)
+    """
+    return F.pad(x.flatten(1), (0, extra))[:, :, None, None]
+
+
 def global_average(x: Tensor) -> Tensor:
     """Average over height and width.
 
@@ -350,7 +381,7 @@ def flatten_single_cells(x: Tensor) -> Tensor:
 
 _CALCULATIONS: dict[str, Callable[..., Tensor]] = {
     function.__name__: function
-    for function in (maxout, reorg, reorg3d, inverse_reorg3d, reversed_reorg3d, global_average)
+    for function in (maxout, reorg, reorg3d, inverse_reorg3d, reversed_reorg3d, global_average, flatten_padded)
 }
 
 
@@ -367,6 +398,10 @@ def _build_maxpool(layer: Layer) -> nn.Module:
 def _build_shortcut(layer: Layer) -> nn.Module:
     section = layer.section
     weights = section["weights_type"]
+    if layer.is_strided:
+        strided = StridedShortcut(alpha=section["alpha"], beta=section["beta"])
+        strided.act = darknet_activation(section["activation"])
+        return strided
     module = WeightedShortcut(
         layer.input_channels,
         weights_type=weights,
@@ -384,12 +419,28 @@ def _build_dropout(layer: Layer) -> nn.Module:
     absolute, relative = section["dropblock_size_abs"], section["dropblock_size_rel"]
     if relative and not absolute:
         return DropBlock2d(section["probability"], relative_size=relative)
-    return DropBlock2d(section["probability"], absolute or 7)
+    return DropBlock2d(section["probability"], absolute or DEFAULT_BLOCK_SIZE)
 
 
 def _build_reorg(layer: Layer) -> nn.Module:
+    if layer.kind == "reorg" and layer.section["extra"]:
+        return Calculation("flatten_padded", layer.section["extra"])
     forward, backward = {"reorg": ("reorg", "inverse_reorg3d"), "reorg3d": ("reorg3d", "reversed_reorg3d")}[layer.kind]
     return Calculation(backward if layer.section["reverse"] else forward, layer.section["stride"])
+
+
+def _build_activation(layer: Layer) -> nn.Module:
+    """Build an activation that leaves its input alone, because other layers may read that, too."""
+    act = darknet_activation(layer.section["activation"])
+    if hasattr(act, "inplace"):
+        act.inplace = False  # type: ignore[assignment]
+    return act
+
+
+def _build_crop(layer: Layer) -> nn.Module:
+    section = layer.section
+    size = (section["crop_height"], section["crop_width"])
+    return Crop(*size, flip=bool(section["flip"]), adjust=not section["noadjust"])
 
 
 def _initialize(module: nn.Conv2d | nn.Linear) -> None:
@@ -402,6 +453,7 @@ _BUILDERS: dict[str, Callable[[Layer], nn.Module]] = {
     "convolutional": Convolution,
     "maxpool": _build_maxpool,
     "local_avgpool": lambda layer: LocalAvgPool2d(*pool_geometry(layer.section)),
+    "crop": _build_crop,
     "avgpool": lambda _layer: Calculation("global_average"),
     "route": Route,
     "shortcut": _build_shortcut,
@@ -413,6 +465,8 @@ _BUILDERS: dict[str, Callable[[Layer], nn.Module]] = {
     "upsample": Upsample,
     "connected": Connected,
     "batchnorm": lambda layer: nn.BatchNorm2d(layer.input.channels, eps=1e-5, momentum=0.01),
+    "activation": _build_activation,
+    "empty": lambda _layer: nn.Identity(),
     "softmax": Softmax,
     "cost": lambda _layer: nn.Identity(),
 }

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from backbones.errors import did_you_mean
 
@@ -29,6 +29,10 @@ class Option:
     """Value where the cfg does not give one; None if that depends on other options."""
     required: bool = False
     """True when a section must have this option."""
+    form: Literal["number", "list", "word"] = "number"
+    """Form of the value. It decides whether darknet overlooks a comment behind the value."""
+    unused: str = ""
+    """Reason why a value other than the default has no effect here, for a note; empty where it has one."""
 
 
 def integer(default: int | None, low: int = 1, high: int = MAX_INTEGER, *, required: bool = False) -> Option:
@@ -48,22 +52,32 @@ def flag(default: int = 0) -> Option:
 
 def word(default: str, *choices: str) -> Option:
     """Describe one of ``choices``."""
-    return Option(lambda text: _require_choice(text, choices), default)
+    return Option(lambda text: _require_choice(text, choices), default, form="word")
 
 
 def layer_numbers() -> Option:
     """Describe layer numbers, for example ``-1,36``. They are always required."""
-    return Option(lambda text: tuple(_read_layer_number(part) for part in _split(text)), required=True)
+    return Option(_read_layer_numbers, required=True, form="list")
 
 
 def reals() -> Option:
     """Describe numbers separated by commas."""
-    return Option(lambda text: tuple(_require_within(_read_number(part), 0, math.inf) for part in _split(text)))
+    return Option(lambda text: tuple(map(_read_number, text.rstrip(",").split(","))), form="list")
 
 
 def only(value: int) -> Option:
     """Describe an option of darknet that is not supported here: only its default ``value`` is accepted."""
     return Option(lambda text: _require_value(_read_number(text), value), value)
+
+
+def unused(default: float, reason: str) -> Option:
+    """Describe a number that is accepted, but has no effect here; ``reason`` says why."""
+    return Option(_read_number, default, unused=reason)
+
+
+def refused(reason: str) -> Option:
+    """Describe an option that a cfg must not have; ``reason`` says why."""
+    return Option(lambda _text: _refuse(reason), form="word")
 
 
 def _read_integer(text: str) -> int:
@@ -73,21 +87,24 @@ def _read_integer(text: str) -> int:
 
 
 def _read_number(text: str) -> float:
+    read = float.fromhex if "0x" in text.lower() else float
     try:
-        number = float(text if text.isascii() and "_" not in text else "")
-    except ValueError:
+        number = read(text if text.isascii() and "_" not in text else "")
+    except (ValueError, OverflowError):
         raise ValueError("must be a number") from None
     if not math.isfinite(number):
         raise ValueError("must be finite")
     return number
 
 
+def _read_layer_numbers(text: str) -> tuple[int, ...]:
+    if text.endswith(","):
+        raise ValueError("ends with a comma, behind which darknet reads layer 0")
+    return tuple(map(_read_layer_number, text.split(",")))
+
+
 def _read_layer_number(text: str) -> int:
     return _require_within(_read_integer(text), -MAX_INTEGER, MAX_INTEGER)
-
-
-def _split(text: str) -> list[str]:
-    return text.rstrip(",").split(",")
 
 
 def _require_within(number: Any, low: float, high: float) -> Any:
@@ -108,10 +125,17 @@ def _require_value(number: float, value: int) -> int:
     return value
 
 
-_UNSUPPORTED_IN_LAYERS = (
-    "burnin_update", "dontload", "onlyforward", "dont_update", "stopbackward", "train_only_bn", "dontloadscales",
-    "clip", "dynamic_minibatch",
-)  # fmt: skip
+def _refuse(reason: str) -> None:
+    raise ValueError(reason)
+
+
+_UNSUPPORTED_IN_LAYERS = ("burnin_update", "dontload", "dontloadscales", "dynamic_minibatch")
+_TRAINS_ALL = "every layer is trained with the recipe's learning rate"
+_TRAINING_OF_LAYERS = {
+    "learning_rate": unused(1, _TRAINS_ALL),
+    **dict.fromkeys(("stopbackward", "onlyforward", "dont_update", "train_only_bn", "clip"), unused(0, _TRAINS_ALL)),
+}
+"""Options of a layer that change its training only."""
 _UNSUPPORTED_IN_CONVOLUTIONS = (
     "cbn", "flipped", "binary", "xnor", "bin_output", "assisted_excitation", "share_index", "dot", "sway", "rotate",
     "stretch", "stretch_sway", "deform", "coordconv",
@@ -121,7 +145,7 @@ _TRAINING_FLAGS = (
     "adam", "grad_centr", "try_fix_nan", "dynamic_minibatch", "use_cuda_graph", "track", "attention", "unsupervised",
     "contrastive", "show_receptive_field",
 )  # fmt: skip
-_ANY_LAYER = {"learning_rate": only(1), **dict.fromkeys(_UNSUPPORTED_IN_LAYERS, only(0))}
+_ANY_LAYER = {**_TRAINING_OF_LAYERS, **dict.fromkeys(_UNSUPPORTED_IN_LAYERS, only(0))}
 _STRIDES = {"stride": integer(1), "stride_x": integer(None), "stride_y": integer(None)}
 _POOL = {**_STRIDES, "size": integer(None, high=1024), "padding": integer(None, 0)}
 _TRAINING = {
@@ -160,6 +184,7 @@ _TRAINING = {
     "equidistant_point": integer(0, 0, 10**9),
     "badlabels_rejection_percentage": real(0.0),
     "num_sigmas_reject_badlabels": real(0.0),
+    "seen": unused(0, "darknet takes the count from the weights file"),
 }
 _AUGMENTATION = {
     "min_crop": integer(None),
@@ -183,8 +208,11 @@ _AUGMENTATION = {
 }
 _INPUT = {"height": integer(None, high=8192), "width": integer(None, high=8192), "channels": integer(3, high=1024)}
 
+_RECIPE_COLOURS = "angles and colours are changed as the recipe says"
+
 SECTIONS: dict[str, dict[str, Option]] = {
     "net": {
+        "inputs": refused("is not supported here: give height, width and channels"),
         **{name: Option(option.read, option.default, required=True) for name, option in _INPUT.items()},
         **_TRAINING,
         **_AUGMENTATION,
@@ -211,6 +239,17 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "antialiasing": integer(0, 0, 2),
     },
     "local_avgpool": {**_ANY_LAYER, **_POOL},
+    "crop": {
+        **_ANY_LAYER,
+        "crop_height": integer(1, high=8192),
+        "crop_width": integer(1, high=8192),
+        "flip": flag(),
+        "noadjust": flag(),
+        "angle": unused(0, _RECIPE_COLOURS),
+        "saturation": unused(1, _RECIPE_COLOURS),
+        "exposure": unused(1, _RECIPE_COLOURS),
+        "shift": unused(0, _RECIPE_COLOURS),
+    },
     "avgpool": _ANY_LAYER,
     "route": {**_ANY_LAYER, "layers": layer_numbers(), "groups": integer(1), "group_id": integer(0, 0)},
     "shortcut": {
@@ -220,8 +259,10 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "weights_type": word("none", "none", "per_feature", "per_layer", "per_channel"),
         "weights_normalization": word("none", "none", "relu", "avg_relu", "softmax"),
         "activation": word("linear", *ACTIVATIONS),
+        "alpha": real(1.0, -math.inf),
+        "beta": real(1.0, -math.inf),
     },
-    "reorg": {**_ANY_LAYER, "stride": integer(1), "reverse": flag()},
+    "reorg": {**_ANY_LAYER, "stride": integer(1), "reverse": flag(), "extra": integer(0, 0)},
     "reorg3d": {**_ANY_LAYER, "stride": integer(1), "reverse": flag()},
     "dropout": {
         **_ANY_LAYER,
@@ -249,16 +290,45 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "activation": word("logistic", *ACTIVATIONS),
     },
     "batchnorm": _ANY_LAYER,
+    "activation": {**_ANY_LAYER, "activation": word("linear", *ACTIVATIONS)},
+    "empty": _ANY_LAYER,
     "softmax": {
         **_ANY_LAYER,
         "groups": integer(1),
         "temperature": real(1.0),
         "noloss": flag(),
         "spatial": only(0),
+        "tree": refused("is a softmax over a tree of classes, which only darknet computes: load_cfg(..., layers=N)"),
     },
     "cost": {**_ANY_LAYER, "type": word("sse", "sse"), "scale": real(1.0)},
 }
 """Section -> option -> its description."""
+
+HEADS = ("yolo", "gaussian_yolo", "Gaussian_yolo", "region", "detection", "iseg")
+"""Sections that make a cfg a detector. The layers before the first of them are read."""
+
+_BOTH, _ALEXEYAB = "both darknets read it", "AlexeyAB's darknet reads it"
+UNREAD_SECTIONS = {
+    "prelu": "a fork of darknet for MTCNN reads it",
+    **dict.fromkeys(
+        (
+            "lrn",
+            "normalization",
+            "deconvolutional",
+            "deconv",
+            "local",
+            "rnn",
+            "crnn",
+            "gru",
+            "lstm",
+            "logistic",
+            "l2norm",
+        ),
+        _BOTH,
+    ),
+    **dict.fromkeys(("conv_lstm", "history", "contrastive", "implicit", "sam_layer"), _ALEXEYAB),
+}
+"""Section that is not read here -> what reads it."""
 
 SECTION_ALIASES = {
     "network": "net",

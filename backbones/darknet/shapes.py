@@ -10,6 +10,8 @@ from backbones.errors import UserError
 
 MAX_PARAMETERS = 10**9
 MAX_CELLS = 10**9
+DEFAULT_BLOCK_SIZE = 7
+"""Side of DropBlock's blocks in a cfg that gives none."""
 
 
 class Shape(NamedTuple):
@@ -47,7 +49,7 @@ class Layer:
     inputs: tuple[int, ...] = ()
     """Layers whose outputs the module is called with; -1 is the image. A layer that is followed by a dropout is read
     after the dropout, because darknet drops in context."""
-    input_channels: tuple[int, ...] = ()
+    input_shapes: tuple[Shape, ...] = ()
     """Channels of each of ``inputs``."""
     parameters: int = 0
     """Number of trained values, fusion weights included."""
@@ -55,6 +57,17 @@ class Layer:
     """Number of running means and variances."""
     flops: int = 0
     """Operations on one image as darknet counts them: 2 for each multiplication with its addition."""
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Return the channels of each of ``inputs``."""
+        return tuple(shape.channels for shape in self.input_shapes)
+
+    @property
+    def is_strided(self) -> bool:
+        """Return whether a shortcut adds maps of two sizes, or with factors, which only pjreddie's darknet does."""
+        factors = (self.section["alpha"], self.section["beta"])
+        return factors != (1, 1) or any(shape[1:] != self.output[1:] for shape in self.input_shapes)
 
     @property
     def kind(self) -> str:
@@ -127,14 +140,14 @@ class _Context:
             output=output,
             sources=sources,
             inputs=tuple(self._skip_dropout(index) for index in reads),
-            input_channels=tuple(self.shape_of(index).channels for index in reads),
+            input_shapes=tuple(self.shape_of(index) for index in reads),
             **figures,
         )
 
     def create_route(self, output: Shape, *, sources: tuple[int, ...], input_: Shape) -> Layer:
         """Return a layer that reads ``sources``, but not the layer before it."""
         layer = self.create_layer(output, sources=sources)
-        return replace(layer, input=input_, inputs=layer.inputs[1:], input_channels=layer.input_channels[1:])
+        return replace(layer, input=input_, inputs=layer.inputs[1:], input_shapes=layer.input_shapes[1:])
 
     def _skip_dropout(self, index: int) -> int:
         while index + 1 < self.index and self.layers[index + 1].kind == "dropout":
@@ -255,24 +268,35 @@ def _infer_shortcut(context: _Context) -> Layer:
     section, before = context.section, context.previous
     sources = tuple(context.resolve("from", value) for value in section["from"])
     for index in sources:
-        _require_same_size(context, index)
+        _require_fitting_size(context, index)
     columns = {"none": 0, "per_feature": 1, "per_channel": before.channels}[section["weights_type"]]
     if columns and section["weights_normalization"] == "none":
         raise section.error("weights_type", "needs weights_normalization=relu or softmax")
+    for option in ("alpha", "beta"):
+        if section[option] != 1 and (columns or len(sources) > 1):
+            raise section.error(option, "needs one source and no weights")
     flops = before.cells * len(sources) * (2 if columns else 1)
     return context.create_layer(before, sources=sources, parameters=columns * (len(sources) + 1), flops=flops)
 
 
-def _require_same_size(context: _Context, index: int) -> None:
-    shape, before = context.shape_of(index), context.previous
-    if shape[1:] != before[1:]:
-        rule = f"adds {_format_size(shape)} of layer {index} to {_format_size(before)} of layer {context.index - 1}"
-        raise context.section.error("from", rule)
+def _require_fitting_size(context: _Context, index: int) -> None:
+    """Raise `UserError` unless a plain shortcut with one source has one ratio of heights and widths."""
+    section, shape, before = context.section, context.shape_of(index), context.previous
+    if shape[1:] == before[1:]:
+        return
+    rule = f"adds {_format_size(shape)} of layer {index} to {_format_size(before)} of layer {context.index - 1}"
+    if section["weights_type"] != "none" or len(section["from"]) > 1:
+        raise section.error("from", f"{rule}, which only a shortcut with one source and without weights does")
+    down, across = ((a // b, b // a) for a, b in zip(shape[1:], before[1:], strict=True))
+    if down != across:
+        raise section.error("from", f"{rule}: heights and widths have different ratios")
 
 
 def _infer_reorg(context: _Context) -> Layer:
     section, (channels, height, width) = context.section, context.previous
     stride = section["stride"]
+    if section.kind == "reorg" and section["extra"]:
+        return context.create_layer(Shape(channels * height * width + section["extra"], 1, 1))
     square = stride * stride
     if section["reverse"]:
         divisor = square * square if section.kind == "reorg3d" else square
@@ -288,6 +312,18 @@ def _infer_reorg(context: _Context) -> Layer:
 def _require_divides(section: Section, divisor: int, size: int, what: str) -> None:
     if size % divisor:
         raise section.error("stride", f"does not fit: the {what} {size} of the input must be a multiple of {divisor}")
+
+
+def _infer_crop(context: _Context) -> Layer:
+    section, before = context.section, context.previous
+    output = Shape(before.channels, section["crop_height"], section["crop_width"])
+    for option, wanted, found in (
+        ("crop_height", output.height, before.height),
+        ("crop_width", output.width, before.width),
+    ):
+        if wanted > found:
+            raise section.error(option, f"is more than the {found} cells of the input")
+    return context.create_layer(output)
 
 
 def _infer_scale_channels(context: _Context) -> Layer:
@@ -351,6 +387,7 @@ _RULES: dict[str, Callable[[_Context], Layer]] = {
     "convolutional": _infer_convolutional,
     "maxpool": _infer_maxpool,
     "local_avgpool": _infer_pool,
+    "crop": _infer_crop,
     "avgpool": lambda context: context.create_layer(Shape(context.previous.channels, 1, 1)),
     "route": _infer_route,
     "shortcut": _infer_shortcut,
@@ -362,6 +399,8 @@ _RULES: dict[str, Callable[[_Context], Layer]] = {
     "upsample": _infer_upsample,
     "connected": _infer_connected,
     "batchnorm": _infer_batchnorm,
+    "activation": lambda context: context.create_layer(context.previous),
+    "empty": lambda context: context.create_layer(context.previous),
     "softmax": _infer_softmax,
     "cost": lambda context: context.create_layer(context.previous),
 }

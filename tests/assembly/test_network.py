@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 import eval as eval_script
 from backbones.assembly.checkpoint import restore_model
-from backbones.assembly.network import create_network, layers_of
+from backbones.assembly.network import create_network, layers_of, notes_on
 from backbones.darknet.labels import synsets
 from backbones.darknet.network import DarknetNetwork, load_cfg
 from backbones.darknet.weights import save_weights
@@ -117,3 +117,13 @@ def test_weights_need_the_name_of_their_network(tmp_path):
     (tmp_path / "a.weights").touch()
     with pytest.raises(UserError, match="does not say what network it holds: add --model NAME"):
         restore_model(str(tmp_path / "a.weights"))
+
+
+def test_a_detector_is_no_network_to_train(tmp_path):
+    (tmp_path / "a.cfg").write_text("[net]\nheight=8\nwidth=8\nchannels=3\n[conv]\nfilters=18\n[region]\n")
+    with pytest.raises(UserError, match=r"a.cfg:7: \[region\] makes this a detector.* the 1 layers before it"):
+        create_network(str(tmp_path / "a.cfg"))
+
+
+def test_the_name_of_a_model_has_no_notes():
+    assert notes_on("csdarknet53") == ()

@@ -54,7 +54,14 @@ def fill(module: nn.Module, values: dict[str, torch.Tensor]) -> None:
         assert module.weight is not None
         module.weight.copy_(values["weights"])
         return
-    core = module.conv if isinstance(module, Convolution) else module
+    if isinstance(module, nn.BatchNorm2d):
+        module.weight.copy_(values["scales"])
+        module.bias.copy_(values["biases"])
+        module.running_mean.copy_(values["rolling_mean"])
+        module.running_var.copy_(values["rolling_variance"])
+        return
+    core = {Convolution: "conv", Connected: "fc"}.get(type(module), "")
+    core = getattr(module, core) if core else module
     bn = getattr(module, "bn", None)
     core.weight.copy_(values["weights"].reshape(core.weight.shape))
     (bn or core).bias.copy_(values["biases"])

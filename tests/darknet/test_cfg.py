@@ -1,6 +1,7 @@
 """Reading and writing cfg files; every mistake is one line that names file, line and option."""
 
 import contextlib
+import json
 from random import Random
 
 import pytest
@@ -82,6 +83,125 @@ def test_aliases_lead_to_options_of_the_table():
     assert set(OPTION_ALIASES.values()) <= known
 
 
+@pytest.fixture(scope="module")
+def oddities():
+    return json.loads((FIXTURES / "syntax.json").read_text())
+
+
+ODDITIES = {
+    "comment_after_word_hash": r":12: .*activation=tanh#wasleaky has a comment on its line",
+    "comment_after_word_semicolon": r":12: .*activation=tanh;x has a comment on its line",
+    "comment_list_with_comma": r":22: .*layers=-1#a,b has a comment on its line",
+    "comment_after_section": r":7: \[convolutional\]#c: darknet takes a comment behind a heading",
+    "comment_after_section_glued": r":7: \[convolutional\];c: darknet takes a comment behind a heading",
+    "section_uppercase": r":7: unknown section \[Convolutional\]",
+    "section_uppercase_net": r":1: unknown section \[NET\]",
+    "section_unknown": r":14: unknown section \[foo\]",
+    "section_unclosed": r":7: unknown section \[convolutional. Did you mean convolutional",
+    "section_empty_route": ":14: .*layers is missing",
+    "section_empty_shortcut": ":14: .*from is missing",
+    "short_lrn": r":14: \[lrn\] is not supported here; both darknets read it",
+    "key_uppercase": ":8: .*unknown option Filters. Did you mean filters",
+    "activation_uppercase": ":12: .*activation=Leaky is not one of",
+    "activation_unknown": ":12: .*activation=foo is not one of",
+    "value_empty": ":8: .*filters= must be a whole number",
+    "value_empty_activation": ":12: .*activation= is not one of",
+    "line_without_equals": ":8: filters is neither",
+    "line_only_word_key_known": ":13: batch_normalize is neither",
+    "line_starts_equals": ":8: .*unknown option",
+    "value_float": ":8: .*filters=4.9 must be a whole number",
+    "value_scientific_int": ":8: .*filters=1e1 must be a whole number",
+    "value_hex_int": ":8: .*filters=0x8 must be a whole number",
+    "value_comma_decimal": ":7: .*learning_rate=0,1 must be a number",
+    "value_garbage_tail": ":8: .*filters=4abc must be a whole number",
+    "value_quoted": ':8: .*filters="4" must be a whole number',
+    "value_word_bool": ":8: .*batch_normalize=yes must be a whole number",
+    "value_equals": ":12: .*activation=leaky=x is not one of",
+    "value_nbsp": ":8: .*must be a whole number",
+    "option_unknown": ":13: .*unknown option foo",
+    "option_before_section": ":1: filters=4 comes before the first",
+    "net_not_first": r":1: a cfg begins with \[net\]",
+    "net_twice": r":14: \[net\] comes only once",
+    "empty_file": r":1: a cfg begins with \[net\]",
+    "only_net": r":1: there is no layer after \[net\]",
+    "formfeed": r":8: .*unknown option \?filters",
+    "no_channels": ":1: .*channels is missing",
+    "inputs_only": ":3: .*inputs=10 is not supported here",
+    "from_list_trailing_comma": ":22: .*from=-2, ends with a comma",
+    "route_trailing_comma": ":22: .*layers=-1,-2, ends with a comma",
+}
+"""What darknet does not read at all or misreads in silence -> our error."""
+READ_HERE_ONLY = {"cr_only", "bom"}
+"""Files at which both darknets stop, although nothing in them is ambiguous."""
+
+
+def test_what_darknet_reads_as_meant_is_read_the_same(oddities, tmp_path):
+    for name in oddities.keys() - ODDITIES.keys() - READ_HERE_ONLY:
+        (tmp_path / "a.cfg").write_bytes(oddities[name]["cfg"].encode())
+        found = infer_layers(read_cfg(tmp_path / "a.cfg"))
+        recorded = oddities[name]["alexeyab"]
+        assert recorded["exit"] == 0, name
+        for layer, (shape, activation) in zip(found, recorded["layers"], strict=True):
+            channels, height, width = layer.output
+            assert shape in (f"{width}x{height}x{channels}", "0x0x0"), name
+            assert layer.kind != "convolutional" or layer.section["activation"] == activation, name
+
+
+@pytest.mark.parametrize("name", sorted(READ_HERE_ONLY))
+def test_a_mark_at_the_start_and_old_line_ends_are_no_obstacle(oddities, tmp_path, name):
+    (tmp_path / "a.cfg").write_bytes(oddities[name]["cfg"].encode())
+    assert read_cfg(tmp_path / "a.cfg").layers[0]["filters"] == 4
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_what_darknet_misreads_in_silence_is_an_error_with_its_line(oddities, tmp_path, name):
+    (tmp_path / "a.cfg").write_bytes(oddities[name]["cfg"].encode())
+    with pytest.raises(UserError, match=rf"a\.cfg{ODDITIES[name]}"):
+        infer_layers(read_cfg(tmp_path / "a.cfg"))
+
+
+def test_of_an_option_given_twice_the_first_counts_with_a_note():
+    cfg = parse_cfg(NET + "[conv]\nfilters=4\nfilters=7\n", "a.cfg")
+    assert cfg.layers[0]["filters"] == 4
+    assert cfg.notes == ("a.cfg:7: [convolutional] filters=7 has no effect: the first one counts, on line 6",)
+
+
+@pytest.mark.parametrize(
+    "given", ["stopbackward=800", "learning_rate=.5", "dont_update=1", "train_only_bn=1", "onlyforward=1", "clip=5"]
+)
+def test_what_only_changes_darknets_training_of_a_layer_gets_a_note(given):
+    (note,) = parse_cfg(f"{NET}[conv]\n{given}\n").notes
+    assert f":6: [convolutional] {given} has no effect here: every layer is trained" in note
+    assert not parse_cfg(NET + "[conv]\nstopbackward=0\nlearning_rate=1\n").notes
+
+
+DETECTOR = NET + CONV + "[conv]\nfilters=18\n[yolo]\nanything=1\n[nonsense]\n"
+
+
+def test_a_detector_is_read_up_to_its_first_head():
+    cfg = parse_cfg(DETECTOR)
+    assert (len(cfg.layers), cfg.head.kind, cfg.head.line) == (2, "yolo", 9)
+    assert cfg.is_backbone
+
+
+def test_the_first_layers_are_read_whatever_follows():
+    cfg = parse_cfg(NET + CONV + "[nonsense]\n", layers=1)
+    assert (len(cfg.layers), cfg.head, cfg.is_backbone) == (1, None, True)
+    assert len(parse_cfg(DETECTOR, layers=1).layers) == 1
+
+
+@pytest.mark.parametrize("layers", [0, -1])
+def test_no_layers_are_no_network(layers):
+    with pytest.raises(UserError, match=f"layers={layers}: cfg can be read from 1 layer on"):
+        parse_cfg(DETECTOR, layers=layers)
+
+
+@pytest.mark.parametrize("layers", [3, 99])
+def test_more_layers_than_there_are_cannot_be_taken(layers):
+    with pytest.raises(UserError, match=rf"layers={layers}: cfg has 2 layers before its first head"):
+        parse_cfg(DETECTOR, layers=layers)
+
+
 FIRST = [
     (
         "[shortcut]\nfrom=-2\nweights_type=per_feture",
@@ -94,7 +214,10 @@ FIRST = [
     ("[convolutional]\nfiltres=8", r":6: \[convolutional\] unknown option filtres. Did you mean filters"),
     ("[convolutional]\nactivation=mihs", r"activation=mihs is not one of .*Did you mean mish"),
     ("[convolutional]\nbatch_normalize=yes", "batch_normalize=yes must be a whole number"),
-    ("[convolutional]\nfilters=8\nfilters=9", r":7: \[convolutional\] filters is given twice, first on line 6"),
+    (
+        "[shortcut]\nfrom=-1\nweights_normalizion=relu\nweights_normalization=softmax",
+        r":8: .*weights_normalization=softmax is given twice, on line 7 as weights_normalizion",
+    ),
     ("[convolutional]\nfilters", r":6: filters is neither \[section\] nor option=value"),
     ("[convolutional]\nfilters=", "filters= must be a whole number"),
     ("[convolutional]\nfilters=1_0", "filters=1_0 must be a whole number"),
@@ -107,7 +230,12 @@ FIRST = [
     ("[convolutional]\nfilters=" + "9" * 5000, "filters=9+... must be a whole number"),
     ("[convolutionl]\nfilters=8", r":5: unknown section \[convolutionl\]. Did you mean convolutional"),
     ("[\x1b[31myolo]\n", r"unknown section \[\?\[31myolo\]"),
-    ("[yolo]\n", r":5: unknown section \[yolo\]"),
+    ("[yolo]\n", r":5: \[yolo\] is the head of a detector; there is no layer before it"),
+    (
+        "[prelu]\n",
+        r":5: \[prelu\] is not supported here; a fork of darknet for MTCNN reads it. load_cfg\(..., layers=N\)",
+    ),
+    ("[softmax]\ntree=9k.tree", r":6: \[softmax\] tree=9k.tree is a softmax over a tree of classes"),
     ("[conv\nfilters=8", r":5: unknown section \[conv. Did you mean conv"),
     ("[shortcut]\nactivation=linear", r":5: \[shortcut\] from is missing"),
     ("[route]\ngroups=2", r":5: \[route\] layers is missing"),
@@ -135,7 +263,16 @@ LATER = [
     ("[upsample]\nstride=0", "stride=0 must not be 0"),
     ("[upsample]\nstride=-3", "must be a multiple of 3"),
     ("[softmax]\ngroups=3", "groups=3 does not divide the 512 inputs"),
-    ("[maxpool]\nstride=2\nsize=2\n[shortcut]\nfrom=0", "from=0 adds 8 x 8 of layer 0 to 4 x 4 of layer 1"),
+    (
+        "[maxpool]\nstride=2\nsize=2\n[shortcut]\nfrom=0,1",
+        "from=0,1 adds 8 x 8 of layer 0 to 4 x 4 of layer 1, which only a shortcut with one source and without weights",
+    ),
+    (
+        "[convolutional]\nstride_x=2\nstride_y=1\n[shortcut]\nfrom=0",
+        "from=0 adds 8 x 8 of layer 0 to 4 x 8 of layer 1: heights and widths have different ratios",
+    ),
+    ("[shortcut]\nfrom=0,0\nalpha=2", "alpha=2 needs one source and no weights"),
+    ("[crop]\ncrop_height=9\ncrop_width=4", "crop_height=9 is more than the 8 cells of the input"),
     ("[maxpool]\nstride=2\nsize=2\n[route]\nlayers=0,1", "layers=0,1 joins 8 x 8 of layer 0 with 4 x 4 of layer 1"),
     ("[shortcut]\nfrom=0\nweights_type=per_feature", "weights_type=per_feature needs weights_normalization"),
     ("[maxpool]\nstride=2\nsize=2\n[sam]\nfrom=0", r"from=0 is \(8, 8, 8\), but layer 1 is \(8, 4, 4\)"),

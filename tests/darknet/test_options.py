@@ -1,7 +1,20 @@
 import pytest
 
 from backbones.darknet import network, shapes
-from backbones.darknet.options import SECTIONS, flag, integer, layer_numbers, only, real, reals, word
+from backbones.darknet.options import (
+    HEADS,
+    SECTIONS,
+    UNREAD_SECTIONS,
+    flag,
+    integer,
+    layer_numbers,
+    only,
+    real,
+    reals,
+    refused,
+    unused,
+    word,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,8 +26,10 @@ from backbones.darknet.options import SECTIONS, flag, integer, layer_numbers, on
         (flag(), "1", 1),
         (word("poly", "poly", "steps"), "steps", "steps"),
         (layer_numbers(), "-1,36", (-1, 36)),
-        (layer_numbers(), "-1,", (-1,)),
         (reals(), ".1,.5", (0.1, 0.5)),
+        (reals(), "-1,5", (-1.0, 5.0)),
+        (real(0.0), "0x1p-3", 0.125),
+        (unused(0, "why"), "800", 800.0),
         (only(0), "0.0", 0),
     ],
 )
@@ -35,6 +50,8 @@ def test_a_value_is_read_as_its_type(option, text, value):
         (flag(), "yes", "must be a whole number"),
         (word("poly", "poly", "steps"), "step", "is not one of poly, steps. Did you mean steps"),
         (layer_numbers(), "-1,,2", "must be a whole number"),
+        (layer_numbers(), "-1,0,", "ends with a comma, behind which darknet reads layer 0"),
+        (refused("is not read"), "1", "is not read"),
         (only(0), "1", "leave it out or say 0"),
     ],
 )
@@ -48,6 +65,11 @@ def test_every_default_is_a_value_that_the_option_accepts(kind):
     for name, option in SECTIONS[kind].items():
         if option.default is not None:
             assert option.read(str(option.default)) == option.default, name
+
+
+def test_a_section_is_read_or_a_head_or_unread():
+    assert not SECTIONS.keys() & {*HEADS, *UNREAD_SECTIONS}
+    assert not set(HEADS) & UNREAD_SECTIONS.keys()
 
 
 def test_every_section_has_a_rule_for_its_shape_and_a_builder():

@@ -50,6 +50,9 @@ def test_another_size_replaces_height_and_width():
         ("[upsample]\nstride=3", (3, 24, 18)),
         ("[avgpool]", (3, 1, 1)),
         ("[connected]\noutput=7", (7, 1, 1)),
+        ("[crop]\ncrop_height=5\ncrop_width=4", (3, 5, 4)),
+        ("[reorg]\nextra=1", (145, 1, 1)),
+        ("[activation]\nactivation=mish\n[empty]", (3, 8, 6)),
         ("[softmax]", (144, 1, 1)),
     ],
 )
@@ -66,6 +69,13 @@ def test_costs_are_counted_as_darknet_counts():
     assert (pool.parameters, pool.flops) == (0, 4 * 4 * 48)
     assert (join.parameters, join.flops) == (8, 2 * 4 * 48)
     assert (total.parameters, total.flops) == (5 * 193, 2 * 5 * 192)
+
+
+@pytest.mark.parametrize(("stride", "options", "strided"), [(1, "", False), (2, "", True), (1, "alpha=2", True)])
+def test_a_shortcut_between_sizes_or_with_factors_is_strided(stride, options, strided):
+    layers = infer(f"[conv]\nfilters=4\n[conv]\nfilters=6\nstride={stride}\n[shortcut]\nfrom=0\n{options}")
+    assert layers[2].is_strided is strided
+    assert layers[2].input_channels == (6, 4)
 
 
 def test_the_classifier_is_the_last_layer_with_weights():
