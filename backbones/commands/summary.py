@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backbones.assembly.network import layers_of
+from backbones.assembly.network import layers_of, notes_on
 from backbones.command_line import parse
 from backbones.darknet.summary import figures, summary
 from backbones.files import json_text
 from backbones.recipe import require
-from backbones.terminal import write
+from backbones.terminal import say, write
 
 MAX_SIZE = 8192
 """Height and width in pixels of the largest image."""
@@ -34,4 +34,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments, prog="python -m backbones summary", description=__doc__ or "")
     layers = layers_of(options.network, size=options.size)
     rows = [figures(layer) for layer in layers]
-    write(json_text(rows, indent=2) if options.json else summary(layers).removesuffix("\n"))
+    if options.json:
+        write(json_text(rows, indent=2))
+        return
+    write(summary(layers).removesuffix("\n"))
+    for note in notes_on(options.network):
+        say("note", note)

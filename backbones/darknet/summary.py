@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from backbones.darknet.shapes import Layer, Shape, infer_layers, pool_geometry, strides
+from backbones.darknet.shapes import DEFAULT_BLOCK_SIZE, Layer, Shape, infer_layers, pool_geometry, strides
 from backbones.darknet.trace import trace
 
 HEADING = "   layer   filters  size/strd(dil)      input                output"
@@ -19,7 +19,8 @@ _NORMALIZATION_CODES = {"none": 0, "relu": 1, "softmax": 2}
 
 def summary(layers: Sequence[Layer]) -> str:
     """Return the table, its totals and the feature levels."""
-    lines = [HEADING, *map(line, layers), *_format_totals(layers), *_format_levels(layers)]
+    rows = [text for layer in layers for text in (line(layer), *_format_sizes(layer))]
+    lines = [HEADING, *rows, *_format_totals(layers), *_format_levels(layers)]
     return "".join(f"{text}\n" for text in lines)
 
 
@@ -40,7 +41,7 @@ def figures(layer: Layer) -> dict[str, Any]:
         "output": _list_sides(layer.output),
         "from": layer.sources,
         "parameters": layer.parameters,
-        "bflops": round(layer.flops / 1e9, 6),
+        "bflops": round(_count_bflops(layer), 6),
     }
 
 
@@ -49,14 +50,20 @@ def total_bflops(layers: Sequence[Layer]) -> float:
 
     Darknet keeps the figure of a layer in single precision; so does this sum, and the last digit agrees.
     """
-    return sum(float(np.float32(layer.flops / 1e9)) for layer in layers)
+    return sum(float(np.float32(_count_bflops(layer))) for layer in layers)
+
+
+def _count_bflops(layer: Layer) -> float:
+    """Return darknet's figure of a layer. It counts nothing for a fully connected one."""
+    return 0.0 if layer.kind == "connected" else layer.flops / 1e9
 
 
 def bflops(model: nn.Module, size: int = 256) -> float:
     """Return darknet's BFLOPs of ``model`` for one square image, in 10^9 operations.
 
     Two operations for each multiplication of a convolution, one for each cell that a pool compares or a shortcut
-    adds, two if the shortcut is weighted. Batch normalization and activations are free. The model is not changed.
+    adds, two if the shortcut is weighted. Fully connected layers, batch normalization and activations are free. The
+    model is not changed.
 
     Args:
         model: one of our backbones with any options, or a network from a cfg.
@@ -131,9 +138,13 @@ def _format_convolutional(layer: Layer) -> str:
     filters, groups, size, dilation = (section[key] for key in ("filters", "groups", "size", "dilation"))
     down, across = strides(section)
     shown = f"{filters:5d}/{groups:4d}" if groups > 1 else f"{filters:5d}     "
-    step = f"{across}" if across == down else f"{across}x{down}"
     dilated = f"({dilation})" if dilation > 1 else "   "
-    return f"conv  {shown} {size:2d} x{size:2d}/{step:>2}{dilated} {_format_change(layer)} {_format_cost(layer)}"
+    window = (
+        f"{size:2d} x{size:2d}/{across:2d}{dilated}"
+        if across == down
+        else f"{size:2d}x{size:2d}/{across:2d}x{down:2d} "
+    )
+    return f"conv  {shown} {window} {_format_change(layer)} {_format_cost(layer)}"
 
 
 def _format_pool(layer: Layer) -> str:
@@ -141,7 +152,7 @@ def _format_pool(layer: Layer) -> str:
     depth = layer.kind == "maxpool" and section["maxpool_depth"]
     name = "max-depth" if depth else {"maxpool": "max", "local_avgpool": "avg"}[layer.kind]
     size, stride, _ = pool_geometry(section)
-    return f"{name:<16} {size:2d} x{size:2d}/{stride:2d}    {_format_change(layer)} {_format_cost(layer)}"
+    return f"{name:<18} {size:2d}x{size:2d}/{stride:2d}    {_format_change(layer)} {_format_cost(layer)}"
 
 
 def _format_route(layer: Layer) -> str:
@@ -157,6 +168,43 @@ def _format_shortcut(layer: Layer) -> str:
     return f"Shortcut Layer: {sources},  {codes}, outputs:{_format_shape(layer.output)} {_format_cost(layer)}"
 
 
+def _format_sizes(layer: Layer) -> list[str]:
+    """Return darknet's lines below a shortcut, one for each source of another shape."""
+    if layer.kind != "shortcut":
+        return []
+    first, *others = layer.input_shapes
+    return [f" ({_format_shape(first)}) + ({_format_shape(other)})" for other in others if other != first]
+
+
+def _format_crop(layer: Layer) -> str:
+    (_, height, width), (channels, rows, columns) = layer.input, layer.output
+    return f"Crop Layer: {height} x {width} -> {rows} x {columns} x {channels} image"
+
+
+def _format_dropout(layer: Layer) -> str:
+    section, cells = layer.section, layer.input.cells
+    absolute, relative = section["dropblock_size_abs"], section["dropblock_size_rel"]
+    if not section["dropblock"]:
+        return f"dropout    p = {section['probability']:.3f} {cells:18d} -> {cells:6d}"
+    size = f"rel = {relative:.2f}" if relative and not absolute else f"abs = {absolute or DEFAULT_BLOCK_SIZE}"
+    return f"dropblock    p = {section['probability']:.3f}   l.dropblock_size_{size} {cells:7d} -> {cells:6d}"
+
+
+def _format_reorg(layer: Layer) -> str:
+    name = {"reorg": "reorg_old", "reorg3d": "reorg"}[layer.kind]
+    return f"{name:<22} /{layer.section['stride']:2d}  {_format_change(layer)}"
+
+
+def _format_upsample(layer: Layer) -> str:
+    stride = layer.section["stride"]
+    return f"{'upsample' if stride > 0 else 'downsample':<23} {abs(stride):2d}x  {_format_change(layer)}"
+
+
+def _format_norm(layer: Layer) -> str:
+    channels, height, width = layer.input
+    return f"Batch Normalization Layer: {width} x {height} x {channels} image"
+
+
 _LINES: dict[str, Callable[[Layer], str]] = {
     "convolutional": _format_convolutional,
     "maxpool": _format_pool,
@@ -165,9 +213,17 @@ _LINES: dict[str, Callable[[Layer], str]] = {
     "route": _format_route,
     "shortcut": _format_shortcut,
     "softmax": lambda it: f"{'softmax':<46} {it.output.channels:6d}",
-    "connected": lambda it: f"{'connected':<39} {it.input.cells:6d} -> {it.output.channels:6d} {_format_cost(it)}",
-    "dropout": lambda it: (
-        f"dropout    p = {it.section['probability']:.3f} {it.input.cells:18d} -> {it.output.cells:6d}"
-    ),
+    "cost": lambda it: f"{'cost':<46} {it.output.cells:6d}",
+    "connected": lambda it: f"{'connected':<39} {it.input.cells:6d} -> {it.output.channels:6d}",
+    "dropout": _format_dropout,
+    "crop": _format_crop,
+    "reorg": _format_reorg,
+    "reorg3d": _format_reorg,
+    "upsample": _format_upsample,
+    "batchnorm": _format_norm,
+    "scale_channels": lambda it: f"scale Layer: {it.sources[0]}",
+    "sam": lambda it: f"scale Layer: {it.sources[0]}",
+    "activation": lambda it: f"Activation Layer: {it.input.cells} inputs",
+    "empty": lambda _: "empty",
 }
 """Kind of layer -> its line; other kinds show their name and the change of shape."""

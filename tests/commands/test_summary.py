@@ -38,3 +38,14 @@ def test_the_size_of_the_image_can_be_chosen(capsys):
 def test_what_has_no_table_is_refused(words, message):
     with pytest.raises(UserError, match=message):
         main(["summary", *words])
+
+
+def test_what_a_cfg_says_without_effect_is_noted_below_its_table(tmp_path, capsys):
+    text = "[net]\nheight=8\nwidth=8\nchannels=3\n[conv]\nfilters=4\nfilters=5\n[conv]\nfilters=18\n[yolo]\n"
+    (tmp_path / "a.cfg").write_text(text)
+    main(["summary", str(tmp_path / "a.cfg")])
+    *_, twice, head = capsys.readouterr().out.splitlines()
+    assert twice.endswith("a.cfg:7: [convolutional] filters=5 has no effect: the first one counts, on line 6")
+    assert head.endswith("a.cfg:10: a detector is read up to its first head, [yolo]")
+    main(["summary", str(tmp_path / "a.cfg"), "--json"])
+    assert len(json.loads(capsys.readouterr().out)) == 2
