@@ -74,14 +74,14 @@ def restore_model(
     """Return the network of a checkpoint of ours, or of any weights file whose architecture is ``model``.
 
     Args:
-        ckpt: a run folder, a checkpoint folder, a safetensors file or darknet's ``.weights``.
+        ckpt: a run folder, a checkpoint folder, a safetensors file, or darknet's ``.weights`` or ``.conv.N``.
         model: name of a model or a ``.cfg``, for a file that does not say what it holds.
         ema: take the averaged weights where there are any.
         class_order: of a ``.weights`` file with 1000 classes; the network has them in sorted order.
 
     Raises ``UserError`` when there is no such checkpoint, or when it is of another architecture.
     """
-    if ckpt.endswith(".weights"):
+    if darknet.is_weights_file(ckpt):
         return _restore_darknet(Path(ckpt), model, class_order)
     file = weights_file(find_checkpoint(Path(ckpt)), ema=ema)
     about = read_description(file)
@@ -110,9 +110,14 @@ def _require_fitting_size(restored: Restored) -> None:
     """Refuse a size that the network cannot compute, before any image is read for it."""
     size = restored.img_size
     try:
-        restored.model.eval()(torch.zeros(1, 3, size, size))
+        restored.model.eval()(torch.zeros(1, input_channels(restored.model), size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise UserError(f"--eval-size {size}: {restored.name} does not take such images: {error}") from None
+
+
+def input_channels(network: nn.Module) -> int:
+    """Return the number of channels of the images that a network takes."""
+    return resolve_data_config({}, model=network)["input_size"][0]
 
 
 def _build_recorded(file: Path, name: str, about: dict[str, Any]) -> nn.Module:
@@ -147,7 +152,13 @@ def _restore_foreign(file: Path, name: str | None) -> Restored:
 def _restore_darknet(file: Path, name: str | None, class_order: ClassOrder) -> Restored:
     """Return a network from darknet's weights. The names of 1000 classes are known, of others they are not."""
     network = create_network(_require_name(file, name))
-    darknet.load_weights(network, file, class_order)
+    partial = darknet.PARTIAL.search(file.name)
+    cutoff = int(partial[1]) if partial else None
+    if cutoff is not None and not darknet.holds_all_layers(network, cutoff):
+        raise UserError(
+            f"{file} holds the first {cutoff} layers of {name} and no classifier. Train one with --init-weights {file}."
+        )
+    darknet.load_weights(network, file, class_order, cutoff)
     classes = synsets() if getattr(network, "num_classes", None) == CLASSES else None
     return _describe(network, file, str(name), classes=classes, preprocess=Preprocess())
 

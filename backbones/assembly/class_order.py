@@ -14,6 +14,7 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from backbones.assembly.checkpoint import Restored
+from backbones.darknet.weights import is_weights_file
 from backbones.dataset.class_names import describe_look_alikes, show_some
 from backbones.dataset.class_order import begin_of, numeric_order
 from backbones.errors import UserError
@@ -63,7 +64,7 @@ def published_orders(network: nn.Module, file: Path) -> list[Names]:
     They come from a config.json beside the file, from timm's configuration of the network, and from timm's lists of
     the subsets of ImageNet, which are told apart by their number of classes.
     """
-    subset = None if file.suffix == ".weights" else infer_imagenet_subset(network)
+    subset = None if is_weights_file(file.name) else infer_imagenet_subset(network)
     lists = [
         _read_label_names(file.parent / "config.json"),
         (getattr(network, "pretrained_cfg", None) or {}).get("label_names"),
@@ -85,7 +86,7 @@ def _require_fitting_order(restored: Restored, folders: Names, order: OutputOrde
             f"--class-order {order}: {restored.file} has {len(known)} classes of known names.\n"
             "Leave it out; it is for weights that do not name their classes."
         )
-    if order not in FOLDER_ORDERS and restored.file.suffix != ".weights":
+    if order not in FOLDER_ORDERS and not is_weights_file(restored.file.name):
         raise UserError(
             f"--class-order {order} is for darknet's .weights, and {restored.file} is none.\n"
             "Give numeric or text for other weights that do not name their classes."

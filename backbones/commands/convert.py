@@ -2,6 +2,7 @@
 
 convert a.weights --model NAME --out b.safetensors [--verify]
 convert RUN|b.safetensors --out a.weights [--verify]
+convert RUN|a.weights [--model NAME] --out a.conv.105 [--verify]
 convert X.cfg --recipe [--out r.yaml]
 convert NAME --out X.cfg
 """
@@ -13,16 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from backbones import canonical_name
 from backbones.assembly.cfg_recipe import recipe_text
-from backbones.assembly.checkpoint import Restored, restore_model
+from backbones.assembly.checkpoint import Restored, input_channels, restore_model
 from backbones.assembly.hub import describe_for_timm
-from backbones.assembly.network import create_network
+from backbones.assembly.network import create_network, is_cfg
 from backbones.command_line import parse
 from backbones.darknet.labels import CLASSES, ClassOrder, synsets
+from backbones.darknet.network import load_cfg
 from backbones.darknet.trace import save_cfg
-from backbones.darknet.weights import WeightsHeader, load_weights, save_weights
+from backbones.darknet.weights import (
+    PARTIAL,
+    WeightsHeader,
+    is_weights_file,
+    load_weights,
+    read_weights,
+    save_weights,
+)
 from backbones.errors import UserError
 from backbones.files import require_output_file, write_text
 from backbones.terminal import write
@@ -36,9 +46,11 @@ class Options:
     source: str = field(metadata={"positional": "SOURCE"})
     """A .weights or .cfg file, a checkpoint, or the name of a backbone."""
     out: str = ""
-    """File to write: *.safetensors, *.weights, *.cfg, or *.yaml with --recipe, which is printed without it."""
+    """File to write: *.safetensors, *.weights, *.conv.N, *.cfg, or *.yaml with --recipe (printed without it)."""
     model: str | None = None
     """Name of the backbone in a .weights file, or its .cfg."""
+    cutoff: int | None = None
+    """Write the first N layers only, as `darknet partial` does. A name *.conv.N says so, too."""
     recipe: bool = False
     """Turn the [net] section of a .cfg into a recipe."""
     verify: bool = False
@@ -64,16 +76,65 @@ def choose_conversion(options: Options) -> _Conversion:
     """Return the conversion for the endings of the files; UserError where there is none."""
     if not options.out and not options.recipe:
         raise UserError("--out is missing: name the file to write.")
-    source = Path(options.source).suffix
+    source = ".weights" if is_weights_file(options.source) else Path(options.source).suffix
     target = "recipe" if options.recipe else Path(options.out).suffix
+    if target != "recipe" and choose_cutoff(options) is not None:
+        target = "partial"
     kind = source if source in (".weights", ".cfg") else "other"
     if (kind, target) not in _CONVERSIONS:
-        ways = "a .weights becomes a .safetensors, a checkpoint a .weights, a .cfg a --recipe, a backbone's name a .cfg"
+        ways = (
+            "a .weights becomes a .safetensors or .conv.N, a checkpoint a .weights or .conv.N, a .cfg a --recipe, "
+            "a backbone's name a .cfg"
+        )
         raise UserError(f"convert {options.source} to {options.out or 'a recipe'}: {ways}.")
     require_output_file("--out", options.out or None)
     if options.labels is not None and not Path(options.labels).is_file():
         raise UserError(f"--labels {options.labels}: there is no such file.")
     return _CONVERSIONS[kind, target]
+
+
+def choose_cutoff(options: Options) -> int | None:
+    """Return the number of layers to write; UserError where the name of the file says another one than --cutoff."""
+    named = PARTIAL.search(options.out)
+    if named is None:
+        if options.cutoff is not None and not options.out.endswith(".weights"):
+            raise UserError(f"--cutoff {options.cutoff}: only a .weights or .conv.N can hold the first layers.")
+        return options.cutoff
+    if options.cutoff not in (None, int(named[1])):
+        raise UserError(f"--cutoff {options.cutoff}: {options.out} says {named[1]} layers.")
+    return int(named[1])
+
+
+def to_partial(options: Options) -> None:
+    """Write the first layers of a checkpoint or a .weights file, as ``darknet partial`` does: no images seen."""
+    cutoff = choose_cutoff(options)
+    model, order = _read_first_layers(options, cutoff)
+    save_weights(model, options.out, order, cutoff, header=WeightsHeader())
+    if options.verify:
+        _verify_partial(options, model, order, cutoff)
+    _report(options, f"the first {cutoff} layers")
+
+
+def _read_first_layers(options: Options, cutoff: int | None) -> tuple[nn.Module, ClassOrder]:
+    """Return a network with at least the first layers filled, and the order of the classes to write it in."""
+    if not is_weights_file(options.source):
+        restored = restore_model(options.source, model=options.model, ema=options.ema)
+        _require_known_order(options, restored)
+        return restored.model, options.class_order
+    if options.model is None:
+        raise UserError(f"{options.source} does not say what network it holds: add --model NAME.")
+    cut = is_cfg(options.model)
+    network = load_cfg(options.model, layers=cutoff) if cut else create_network(options.model)
+    load_weights(network, options.source, "sorted", cutoff)
+    return network, "sorted"
+
+
+def _verify_partial(options: Options, model: nn.Module, order: ClassOrder, cutoff: int | None) -> None:
+    """Raise UserError unless the new file gives back every number of its layers."""
+    theirs = model.state_dict()
+    for key, value in read_weights(model, options.out, order, cutoff).items():
+        if not torch.equal(value, theirs[key].float()):
+            raise UserError(f"--verify: {options.out} gives back another {key}.")
 
 
 def to_checkpoint(options: Options) -> None:
@@ -126,13 +187,18 @@ def _read_labels(restored: Restored, file: str | None) -> list[str]:
 def to_weights(options: Options) -> None:
     """Turn a checkpoint into a .weights file that darknet reads."""
     restored = restore_model(options.source, model=options.model, ema=options.ema)
-    classes = restored.classes
-    if options.class_order == "darknet" and classes is not None and len(classes) == CLASSES and classes != synsets():
-        raise UserError(f"{restored.file} has 1000 classes that are not ImageNet's: add --class-order sorted.")
+    _require_known_order(options, restored)
     save_weights(restored.model, options.out, options.class_order, header=_header(restored.file))
     if options.verify:
         _verify_weights(options, restored)
     _report(options, restored.name)
+
+
+def _require_known_order(options: Options, restored: Restored) -> None:
+    """Raise UserError for 1000 classes that darknet's order does not have."""
+    classes = restored.classes
+    if options.class_order == "darknet" and classes is not None and len(classes) == CLASSES and classes != synsets():
+        raise UserError(f"{restored.file} has 1000 classes that are not ImageNet's: add --class-order sorted.")
 
 
 def _header(file: Path) -> WeightsHeader:
@@ -159,6 +225,8 @@ def to_cfg(options: Options) -> None:
 _CONVERSIONS: dict[tuple[str, str], _Conversion] = {
     (".weights", ".safetensors"): to_checkpoint,
     ("other", ".weights"): to_weights,
+    ("other", "partial"): to_partial,
+    (".weights", "partial"): to_partial,
     (".cfg", "recipe"): to_recipe,
     ("other", ".cfg"): to_cfg,
 }
@@ -188,8 +256,8 @@ def _verify_weights(options: Options, restored: Restored) -> None:
 
 @torch.no_grad()
 def _require_same_logits(a: Restored, b: Restored) -> None:
-    size = a.img_size
-    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    size, channels = a.img_size, input_channels(a.model)
+    image = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
     if not torch.equal(a.model.eval()(image), b.model.eval()(image)):
         raise UserError(f"--verify: {b.file} computes other logits than {a.file}.")
 

@@ -5,12 +5,13 @@ This module knows the layers, not the networks. So every variant and every optio
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -70,7 +71,7 @@ def save_cfg(model: nn.Module, path: str | Path, *, burnin_update: int | None = 
     """Write a network as a .cfg that darknet reads.
 
     Args:
-        model: one of our backbones with any options, or a network from a cfg.
+        model: one of our backbones with any options, also ``features_only``, or a network from a cfg.
         path: the file to write.
         burnin_update: burn-ins for which the fusion weights are held; None takes the number of each shortcut.
 
@@ -85,6 +86,10 @@ def trace(model: nn.Module, *, burnin_update: int | None = None) -> Traced:
     if isinstance(model, DarknetNetwork):
         names = tuple(f"layers.{index}" for index in range(len(model.layers)))
         return Traced(model.cfg, tuple(model.layers), names)
+    if isinstance(model, FeatureGetterNet):
+        inner = trace(model.get_submodule("model"), burnin_update=burnin_update)
+        names = tuple(name and f"model.{name}" for name in inner.names)
+        return replace(inner, cfg=replace(inner.cfg, is_cut=True), names=names)
     if not isinstance(model, CspBackbone):
         raise UserError(f"darknet has no such network as {type(model).__name__}: only our own and those from a cfg")
     twin = _copy_without_data(model)
@@ -345,6 +350,9 @@ def _trace_dropout(record: _Record, module: nn.Dropout, inputs: Sequence[Tensor]
 
 
 def _trace_global_pool(record: _Record, module: SelectAdaptivePool2d, inputs: Sequence[Tensor], output: Tensor) -> None:
+    if not module.pool_type:  # feature maps
+        record.alias(inputs[0], output)
+        return
     if module.pool_type != "avg":
         raise UserError(f"darknet has no global pooling {module.pool_type!r} before the classifier, only 'avg'")
     record.follow(inputs[0])

@@ -1,5 +1,6 @@
 """The .weights format: a header, then the float32 numbers of every layer in darknet's order."""
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,17 @@ from backbones.errors import UserError, require_choice
 from backbones.files import new_file
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.shortcut import WeightedShortcut
+
+PARTIAL = re.compile(r"\.conv\.(\d{1,6})$")
+"""Ending of a file with the first layers only, and their number, as darknet's users name it."""
+
+EPSILON = 1e-5
+"""Term that batch normalization adds to a variance, so one of -7e-44, as darknet has written, is harmless."""
+
+
+def is_weights_file(name: str) -> bool:
+    """Return whether a file is one of darknet by its name: ``X.weights`` or ``X.conv.N``."""
+    return name.endswith(".weights") or PARTIAL.search(name) is not None
 
 
 @dataclass(frozen=True)
@@ -56,18 +68,19 @@ def load_weights(
         path: the file.
         class_order: order of a 1000-class classifier in the file; in the network it is sorted. Other classifiers
             are not reordered.
-        cutoff: number of layers in the file, if ``darknet partial`` wrote it; the other layers are not changed.
+        cutoff: number of first layers to read; the other layers are not changed. The file may go on behind them,
+            unless its name says ``.conv.N``. A backbone (a network that is cut, or ``features_only``) needs none.
 
     Raises:
         UserError: the file is missing, has another length than the network needs, or holds numbers that are not
-            finite or variances that are negative. The network is not changed then.
+            finite or variances that make batch normalization NaN. The network is not changed then.
     """
     require_choice("class_order", class_order, ("darknet", "sorted"))
     file = Path(path)
     header, start = read_weights_header(file)
     traced = trace(model)
     slots = list(_list_slots(traced, cutoff))
-    _require_length(file, start, slots, traced)
+    _require_length(file, start, slots, traced, cutoff)
     for slot, part in _read_parts(file, start, slots):
         slot.fill(part, class_order, transposed=header.transposed)
     model.darknet_header = header  # type: ignore[assignment]
@@ -85,7 +98,7 @@ def read_weights(
         model: one of our backbones, or a network from a cfg.
         path: the file.
         class_order: order of a 1000-class classifier in the file; in the result it is sorted.
-        cutoff: number of layers in the file, if ``darknet partial`` wrote it; the other layers have no tensors then.
+        cutoff: number of first layers to read, as for `load_weights`; the other layers have no tensors then.
 
     Raises:
         UserError: as for `load_weights`.
@@ -95,9 +108,9 @@ def read_weights(
     header, start = read_weights_header(file)
     traced = trace(model)
     slots = list(_list_slots(traced, cutoff))
-    if cutoff is None:
+    if cutoff is None and not traced.cfg.is_backbone:
         slots = _fit_classifier(slots, (file.stat().st_size - start) // 4)
-    _require_length(file, start, slots, traced)
+    _require_length(file, start, slots, traced, cutoff)
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
     places = {(slot.layer, slot.name): names[id(slot.tensor)] for slot in _list_slots(traced, cutoff)}
     return {
@@ -117,6 +130,11 @@ def find_cutoff(model: nn.Module, path: str | Path) -> int | None:
     found = _find_cutoff(Path(path).stat().st_size - start, traced)
     is_whole = found is not None and not any(_list_tensors(module) for module in traced.modules[found:])
     return None if is_whole else found
+
+
+def holds_all_layers(model: nn.Module, cutoff: int) -> bool:
+    """Return whether the first ``cutoff`` layers are all that have numbers. Errors as for `find_cutoff`."""
+    return not any(_list_tensors(module) for module in trace(model).modules[cutoff:])
 
 
 def save_weights(
@@ -202,7 +220,8 @@ class _Slot:
 
 def _list_slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
     """Yield every tensor in the order of the file."""
-    if cutoff is not None and not 1 <= cutoff <= len(traced.modules):
+    many = cutoff is not None and cutoff > len(traced.modules) and not traced.cfg.is_backbone
+    if cutoff is not None and (cutoff < 1 or many):
         raise UserError(f"cutoff={cutoff} must lie in [1, {len(traced.modules)}], the layers of the network")
     last = max((index for index, module in enumerate(traced.modules) if _list_tensors(module)), default=0)
     for index, module in enumerate(traced.modules[:cutoff]):
@@ -213,8 +232,8 @@ def _list_slots(traced: Traced, cutoff: int | None) -> Iterator[_Slot]:
 
 def _read_parts(file: Path, start: int, slots: list[_Slot]) -> list[tuple[_Slot, Tensor]]:
     """Return each slot with its numbers in the file. Raises `UserError` for numbers that no network has."""
-    numbers = torch.from_numpy(np.fromfile(file, "<f4", offset=start))
-    parts = numbers.split([slot.tensor.numel() for slot in slots])
+    sizes = [slot.tensor.numel() for slot in slots]
+    parts = torch.from_numpy(np.fromfile(file, "<f4", count=sum(sizes), offset=start)).split(sizes)
     _require_sound(file, slots, parts)
     return list(zip(slots, parts, strict=True))
 
@@ -279,16 +298,19 @@ def _require_bias(module: Any) -> Tensor:
     return module.bias
 
 
-def _require_length(file: Path, start: int, slots: list[_Slot], traced: Traced) -> None:
-    """Raise `UserError` unless the file has exactly the length that the network needs."""
+def _require_length(file: Path, start: int, slots: list[_Slot], traced: Traced, cutoff: int | None) -> None:
+    """Raise `UserError` unless the file has the length that the network needs, or is longer where it may be."""
     found, expected = file.stat().st_size, start + 4 * sum(slot.tensor.numel() for slot in slots)
-    if found == expected:
+    may_go_on = traced.cfg.is_backbone or (cutoff is not None and not PARTIAL.search(file.name))
+    if found == expected or (may_go_on and found > expected and (found - start) % 4 == 0):
         return
     message = f"{file} has {found:,} bytes, but this network needs exactly {expected:,}"
     if (layers := _find_cutoff(found - start, traced)) is not None:
         message += (
             f"; it ends after layer {layers - 1}: if it is a partial file, load_weights(..., cutoff={layers}) takes it"
         )
+    elif found > expected and cutoff is None:
+        message += "; if it goes on with other layers, load_weights(..., cutoff=N) reads the first N"
     raise UserError(f"{message}.")
 
 
@@ -303,9 +325,12 @@ def _find_cutoff(size: int, traced: Traced) -> int | None:
 
 
 def _require_sound(file: Path, slots: list[_Slot], parts: Any) -> None:
-    """Raise `UserError` for numbers that no network has. Negative variances show that they belong to other layers."""
+    """Raise `UserError` for numbers that no network has.
+
+    Variances below 0 show that they belong to other layers. Darknet computes with those above -`EPSILON`, and so do we.
+    """
     for slot, part in zip(slots, parts, strict=True):
         if not bool(part.isfinite().all()):
             raise UserError(f"{file}: layer {slot.layer} has {slot.name} that are not finite numbers.")
-        if slot.name == "rolling_variance" and bool((part < 0).any()):
+        if slot.name == "rolling_variance" and bool((part <= -EPSILON).any()):
             raise UserError(f"{file}: layer {slot.layer} has negative variances: these are weights of another network.")

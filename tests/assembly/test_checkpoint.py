@@ -149,3 +149,17 @@ def test_weights_that_a_network_started_from_are_not_asked_for_again(network, tm
     arguments = {"pretrained": True, "checkpoint_path": "gone.pth"}
     save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"model_args": arguments})
     assert torch.equal(restore_model(str(tmp_path)).model.fc.weight, network.fc.weight)
+
+
+def test_the_first_layers_alone_are_no_checkpoint_unless_they_have_all_numbers(tmp_path):
+    (tmp_path / "a.cfg").write_text(
+        "[net]\nheight=8\nwidth=8\nchannels=3\n[conv]\nfilters=4\n[conv]\nfilters=5\nactivation=linear\n[avgpool]\n[softmax]\n"
+    )
+    network = load_cfg(tmp_path / "a.cfg").eval()
+    for cutoff in (1, 2):
+        save_weights(network, tmp_path / f"a.conv.{cutoff}", cutoff=cutoff)
+    images = torch.rand(1, 3, 8, 8)
+    restored = restore_model(str(tmp_path / "a.conv.2"), model=str(tmp_path / "a.cfg"))
+    torch.testing.assert_close(restored.model.eval()(images), network(images))
+    with pytest.raises(UserError, match=r"holds the first 1 layers of .*a.cfg and no classifier.* --init-weights"):
+        restore_model(str(tmp_path / "a.conv.1"), model=str(tmp_path / "a.cfg"))

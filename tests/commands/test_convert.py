@@ -22,6 +22,7 @@ from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import save_checkpoint
 from tests.assembly.test_checkpoint import ABOUT
+from tests.darknet.recordings import Recording
 from tests.darknet.tiny_cfg import NET, write_tiny_cfg
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "darknet"
@@ -155,3 +156,73 @@ def test_weights_named_as_in_timms_folders_get_its_config(weights, tmp_path):
     words = ["convert", str(weights), "--model", str(tmp_path / "tiny.cfg")]
     main([*words, "--out", str(tmp_path / "model.safetensors")])  # timm cannot build a cfg
     assert not (tmp_path / "config.json").exists()
+
+
+@pytest.fixture
+def darknet_files(tmp_path):
+    """Write the cfg and the weights of a recording, and return (cfg, weights, bytes that darknet partial made)."""
+    recorded = Recording("weights_alexeyab")
+    (tmp_path / "n.cfg").write_text(recorded.meta["cfg"])
+    (tmp_path / "n.weights").write_bytes(recorded["file/full"].numpy().tobytes())
+    partial = {cutoff: recorded[f"file/partial_{cutoff}"].numpy().tobytes() for cutoff in (2, 4, 6)}
+    return tmp_path / "n.cfg", tmp_path / "n.weights", partial
+
+
+def test_first_layers_of_weights_are_those_of_darknet_partial(darknet_files, tmp_path, capsys):
+    cfg, weights, partial = darknet_files
+    for cutoff, expected in partial.items():
+        out = tmp_path / f"n.conv.{cutoff}"
+        main(["convert", str(weights), "--model", str(cfg), "--out", str(out), "--verify"])
+        assert out.read_bytes() == expected
+    assert "n.conv.6: the first 6 layers, verified" in capsys.readouterr().out
+    main(["convert", str(out), "--model", str(cfg), "--out", str(tmp_path / "m.weights"), "--cutoff", "4"])
+    assert (tmp_path / "m.weights").read_bytes() == partial[4]
+
+
+def test_first_layers_of_a_checkpoint_are_those_of_darknet_partial(darknet_files, tmp_path):
+    cfg, weights, partial = darknet_files
+    (tmp_path / "labels").write_text("a\nb\nc\nd\ne\n")
+    words = ["--model", str(cfg), "--labels", str(tmp_path / "labels"), "--out", str(tmp_path / "n.safetensors")]
+    main(["convert", str(weights), *words])
+    out = tmp_path / "n.conv.6"
+    main(["convert", str(tmp_path / "n.safetensors"), "--cutoff", "6", "--out", str(out), "--verify"])
+    assert out.read_bytes() == partial[6]
+
+
+def test_the_backbone_of_a_detector_is_cut_off(darknet_files, tmp_path):
+    cfg, weights, partial = darknet_files
+    text = cfg.read_text()
+    cfg.write_text(text[: text.index("[avgpool]")] + "[yolo]\nclasses=80\n")
+    main(["convert", str(weights), "--model", str(cfg), "--out", str(tmp_path / "n.conv.6")])
+    assert (tmp_path / "n.conv.6").read_bytes() == partial[6]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "n.conv.4", "--cutoff", "5"], "--cutoff 5: n.conv.4 says 4 layers"),
+        (["--out", "n.safetensors", "--cutoff", "5"], "--cutoff 5: only a .weights or .conv.N can hold"),
+        (["--out", "n.conv.99"], "layers=99: .*n.cfg has 12 layers"),
+        (["--out", "n.conv.0"], "layers=0: .*n.cfg can be read from 1 layer on"),
+    ],
+)
+def test_a_cutoff_that_cannot_be_is_refused(darknet_files, tmp_path, monkeypatch, words, message):
+    cfg, weights, _ = darknet_files
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        main(["convert", str(weights), "--model", str(cfg), *words])
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("n.cfg", "n.weights")]
+
+
+def test_the_first_layers_of_an_unnamed_network_are_refused(darknet_files, tmp_path):
+    with pytest.raises(UserError, match=r"n.weights does not say what network it holds: add --model NAME"):
+        main(["convert", str(darknet_files[1]), "--out", str(tmp_path / "n.conv.2")])
+
+
+def test_a_gray_network_is_verified_with_gray_images(tmp_path):
+    (tmp_path / "g.cfg").write_text("[net]\nheight=8\nwidth=8\nchannels=1\n[conv]\nfilters=2\n[avgpool]\n[softmax]\n")
+    (tmp_path / "labels").write_text("a\nb\n")
+    save_weights(load_cfg(tmp_path / "g.cfg"), tmp_path / "g.weights")
+    words = ["--model", str(tmp_path / "g.cfg"), "--labels", str(tmp_path / "labels")]
+    main(["convert", str(tmp_path / "g.weights"), *words, "--out", str(tmp_path / "g.safetensors"), "--verify"])
+    assert (tmp_path / "g.safetensors").is_file()

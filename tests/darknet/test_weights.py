@@ -6,10 +6,13 @@ import pytest
 import torch
 
 import backbones
+from backbones.darknet.cfg import parse_cfg
 from backbones.darknet.labels import class_order
+from backbones.darknet.network import DarknetNetwork
 from backbones.darknet.weights import (
     WeightsHeader,
     find_cutoff,
+    is_weights_file,
     load_weights,
     read_weights,
     read_weights_header,
@@ -284,3 +287,98 @@ def test_the_number_of_layers_in_a_partial_file_is_found(classifier, file, tmp_p
     save_weights(classifier, tmp_path / "part.weights", cutoff=2)
     assert find_cutoff(classifier, tmp_path / "part.weights") == 2
     assert find_cutoff(classifier, file) is None
+
+
+# Files of two real darknets: first layers, longer files, variances at and below 0.
+
+
+def recorded_file(recorded, tmp_path: Path, name: str = "file/full") -> Path:
+    path = tmp_path / "darknet.weights"
+    path.write_bytes(recorded[name].numpy().tobytes())
+    return path
+
+
+@pytest.mark.parametrize("darknet", ["alexeyab", "pjreddie"])
+def test_first_layers_are_cut_off_as_darknet_partial_does(recording, tmp_path, darknet):
+    recorded = recording(f"weights_{darknet}")
+    network = DarknetNetwork(parse_cfg(recorded.meta["cfg"]))
+    load_weights(network, recorded_file(recorded, tmp_path))
+    save_weights(network, tmp_path / "again.weights")
+    assert (tmp_path / "again.weights").read_bytes() == recorded["file/full"].numpy().tobytes()
+    header = WeightsHeader(0, 2, 5 if darknet == "alexeyab" else 0)
+    for cutoff in (2, 4, 6):
+        save_weights(network, tmp_path / "a", cutoff=cutoff, header=header)
+        assert (tmp_path / "a").read_bytes() == recorded[f"file/partial_{cutoff}"].numpy().tobytes()
+
+
+@pytest.mark.parametrize("cutoff", [1, 2, 4, 6])
+def test_first_layers_are_read_from_a_longer_file(recording, tmp_path, cutoff):
+    recorded = recording("weights_alexeyab")
+    file = recorded_file(recorded, tmp_path)
+    whole = DarknetNetwork(parse_cfg(recorded.meta["cfg"]))
+    load_weights(whole, file)
+    first = DarknetNetwork(parse_cfg(recorded.meta["cfg"], layers=cutoff))
+    other = DarknetNetwork(parse_cfg(recorded.meta["cfg"]))
+    load_weights(first, file)
+    load_weights(other, file, cutoff=cutoff)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+        assert torch.equal(value, other.state_dict()[name]), name
+    assert read_weights(other, file, cutoff=cutoff).keys() == {
+        name for name in first.state_dict() if "num_batches" not in name
+    }
+
+
+def test_a_longer_file_is_refused_where_its_name_says_the_number_of_layers(classifier, file):
+    content = file.read_bytes()
+    for name, message in (("a.conv.3", "a.conv.3 has 32,692 bytes, but"), ("b.weights", "32,695 bytes, but")):
+        path = file.with_name(name)
+        path.write_bytes(content if name == "a.conv.3" else content + b"abc")
+        with pytest.raises(UserError, match=message):
+            load_weights(classifier, path, cutoff=3)
+
+
+def test_a_longer_file_without_a_cutoff_is_told_of_it(network, file):
+    with pytest.raises(UserError, match=r"load_weights\(..., cutoff=N\) reads the first N"):
+        load_weights(network("[conv]\nfilters=4"), file)
+
+
+@torch.no_grad()
+def test_variances_at_and_just_below_zero_are_computed_with_as_darknet_does(recording, tmp_path, close_to_scale):
+    """A genuine file of darknet has the variance -7e-44."""
+    recorded = recording("bn_variance_negative")
+    source = recorded.network()
+    assert source.layers[0].bn.running_var.min() < -8e-6
+    save_weights(source, tmp_path / "a.weights")
+    network = DarknetNetwork(parse_cfg(recorded.meta["cfg"])).eval()
+    load_weights(network, tmp_path / "a.weights")
+    for index, output in enumerate(network.outputs(recorded.images())):
+        close_to_scale(output, recorded[f"out/{index:03d}"])
+
+
+def test_a_variance_that_makes_nan_is_refused(recording, tmp_path):
+    network = recording("bn_variance_below_minus_eps").network()
+    with pytest.raises(UserError, match="layer 0 has negative variances: these are weights of another network"):
+        save_weights(network, tmp_path / "a.weights")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("levels", [(1, 2, 3), (1, 2, 3, 4)])
+def test_feature_maps_come_from_first_layers_and_from_whole_files(tmp_path, levels):
+    torch.manual_seed(0)
+    whole = backbones.create_model("csresnext50").eval()
+    save_weights(whole, tmp_path / "a.weights")
+    save_weights(whole, tmp_path / "a.conv.81", cutoff=81)
+    images = torch.rand(1, 3, 64, 64)
+    expected = whole.forward_intermediates(images, indices=list(levels), intermediates_only=True)
+    for name, cutoff in (("a.weights", None), ("a.conv.81", 81)):
+        features = backbones.create_model("csresnext50", features_only=True, out_indices=levels).eval()
+        load_weights(features, tmp_path / name, cutoff=cutoff)
+        assert all(torch.equal(a, b) for a, b in zip(features(images), expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.weights", True), ("a.conv.53", True), ("a.conv.", False), ("a.pth", False)]
+)
+def test_darknets_files_are_known_by_their_names(name, expected):
+    assert is_weights_file(name) is expected

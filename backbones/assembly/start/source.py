@@ -1,6 +1,5 @@
 """Weights to start from: a checkpoint of ours, a file of timm, a darknet file, or timm's published weights."""
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +24,6 @@ from backbones.training.manifest import hash_of, measure, verify_checkpoint
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 """Endings of files that torch.save wrote."""
-PARTIAL = re.compile(r"\.conv\.(\d+)$")
-"""Ending of a file with the first layers only, and their number, as darknet's users name it."""
 
 
 def find_source(path: str) -> Path:
@@ -41,7 +38,7 @@ def find_source(path: str) -> Path:
     if found.is_dir():
         verify_checkpoint(found)
     file = weights_file(found)
-    if not _is_darknet(file) and not file.name.endswith((SAFETENSORS, *PICKLES)):
+    if not darknet.is_weights_file(file.name) and not file.name.endswith((SAFETENSORS, *PICKLES)):
         known = ", ".join((SAFETENSORS, *PICKLES, ".weights"))
         raise UserError(f"--init-weights {path}: {file.name} ends in none of {known} and .conv.N.")
     return file
@@ -59,7 +56,7 @@ def read_source(file: Path, network: nn.Module, *, may_end_early: bool = False) 
         UserError: the file cannot be read, or would run code.
     """
     sha256 = measure(file)["sha256"]
-    if _is_darknet(file):
+    if darknet.is_weights_file(file.name):
         return _read_darknet(file, network, sha256, may_end_early=may_end_early)
     if file.name.endswith(SAFETENSORS):
         return _read_safetensors(file, sha256)
@@ -88,10 +85,6 @@ def read_pretrained(name: str, model_args: Mapping[str, Any]) -> Source:
     weights, config = network.state_dict(), cast("dict[str, Any]", network.pretrained_cfg)
     about = {"classes": _published_classes(config), "architecture": name, "normalization": _normalization(config)}
     return Source(f"timm's weights of {name}", weights, hash_of(weights), **about)
-
-
-def _is_darknet(file: Path) -> bool:
-    return file.suffix == ".weights" or PARTIAL.search(file.name) is not None
 
 
 def _read_safetensors(file: Path, sha256: str) -> Source:
@@ -135,7 +128,7 @@ def _require_tensors(file: Path, state: Any) -> Weights:
 
 def _read_darknet(file: Path, network: nn.Module, sha256: str, *, may_end_early: bool) -> Source:
     """Read a file in the layers of ``network``. The names of 1000 classes are known, of others they are not."""
-    partial = PARTIAL.search(file.name)
+    partial = darknet.PARTIAL.search(file.name)
     layers = int(partial[1]) if partial else darknet.find_cutoff(network, file)
     if layers and not partial and not may_end_early:
         raise UserError(
