@@ -25,7 +25,7 @@ from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.input_pyramid import InputPyramid
 from backbones.layers.maxout import Maxout
 from backbones.layers.pooling import DarknetMaxPool2d, DilatedMaxPool2d, LocalAvgPool2d
-from backbones.layers.reorg import Reorg3d
+from backbones.layers.reorg import DilatedReorg3d, Reorg3d
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.cspnet import CspBackbone
 
@@ -325,8 +325,17 @@ def _trace_pyramid(record: _Record, module: InputPyramid, inputs: Sequence[Tenso
 
 
 def _trace_space_to_depth(record: _Record, module: Reorg3d, inputs: Sequence[Tensor], output: Tensor) -> None:
+    height, width = inputs[0].shape[2:]
+    if height % module.stride or width % module.stride:
+        raise UserError(
+            f"darknet's [reorg3d] fills no edge: a map of {width}x{height} has no whole blocks of {module.stride}"
+        )
     record.follow(inputs[0])
     record.emit("reorg3d", {"stride": module.stride}, output)
+
+
+def _trace_dilated_reorg(_record: _Record, module: DilatedReorg3d, _inputs: Sequence[Tensor], _output: Tensor) -> None:
+    raise UserError(f"darknet's [reorg3d] has no dilation ({module.dilation}): leave output_stride out")
 
 
 def _trace_drop_block(record: _Record, module: DropBlock2d, inputs: Sequence[Tensor], output: Tensor) -> None:
@@ -367,6 +376,7 @@ _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
     (InputPyramid, _trace_pyramid),
     (DarknetMaxPool2d, _trace_pool),
     (Reorg3d, _trace_space_to_depth),
+    (DilatedReorg3d, _trace_dilated_reorg),
     (DropBlock2d, _trace_drop_block),
     (SelectAdaptivePool2d, _trace_global_pool),
     (nn.MaxPool2d, _trace_max_pool),

@@ -7,7 +7,15 @@ from backbones.layers.drop_block import DropBlock2d, DropBlockKind, drop_block_2
 from backbones.layers.input_pyramid import InputPyramid, PyramidKind, input_pyramid
 from backbones.layers.maxout import Maxout, maxout
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d, darknet_max_pool2d, local_avg_pool2d
-from backbones.layers.reorg import Reorg3d, inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
+from backbones.layers.reorg import (
+    PaddedReorg3d,
+    Reorg3d,
+    inverse_reorg3d,
+    padded_reorg3d,
+    reorg,
+    reorg3d,
+    reversed_reorg3d,
+)
 from backbones.layers.shortcut import (
     FusionGradient,
     Normalization,
@@ -30,6 +38,7 @@ __all__ = [
     "LocalAvgPool2d",
     "Maxout",
     "Normalization",
+    "PaddedReorg3d",
     "PyramidKind",
     "Reorg3d",
     "WeightedShortcut",
@@ -44,6 +53,7 @@ __all__ = [
     "inverse_reorg3d",
     "local_avg_pool2d",
     "maxout",
+    "padded_reorg3d",
     "reorg",
     "reorg3d",
     "reversed_reorg3d",

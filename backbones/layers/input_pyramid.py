@@ -3,12 +3,11 @@
 from typing import Literal, get_args
 
 import torch.fx
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.errors import require_choice
 from backbones.layers.pooling import local_avg_pool2d
-from backbones.layers.reorg import reorg3d
+from backbones.layers.reorg import padded_reorg3d
 
 PyramidKind = Literal["avgpool", "reorg3d"]
 
@@ -29,7 +28,7 @@ def input_pyramid(image: Tensor, levels: int, kind: PyramidKind = "avgpool") -> 
         (N, C, H, W) -> for k = 1 ... levels: (N, C or C * 4^k, ceil(H / 2^k), ceil(W / 2^k))
     """
     require_choice("pyramid", kind, get_args(PyramidKind))
-    halve = {"avgpool": lambda x: local_avg_pool2d(x, 2), "reorg3d": _halve_by_reorg}[kind]
+    halve = {"avgpool": lambda x: local_avg_pool2d(x, 2), "reorg3d": lambda x: padded_reorg3d(x, 2)}[kind]
     maps = [image]
     for _ in range(levels):
         maps.append(halve(maps[-1]))
@@ -61,8 +60,3 @@ class InputPyramid(nn.Module):
     def extra_repr(self) -> str:
         """Show the options in ``print(model)``."""
         return f"levels={self.levels}, kind={self.kind}"
-
-
-def _halve_by_reorg(x: Tensor) -> Tensor:
-    bottom, right = x.shape[2] % 2, x.shape[3] % 2
-    return reorg3d(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, 2)

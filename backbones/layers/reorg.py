@@ -1,6 +1,8 @@
 """Space to depth and back, with darknet's orders of channels."""
 
+import torch
 import torch.fx
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -22,6 +24,17 @@ def reorg3d(x: Tensor, stride: int) -> Tensor:
     _require_divisible("width", width, stride)
     blocks = x.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))
     return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+
+
+@torch.fx.wrap
+def padded_reorg3d(x: Tensor, stride: int) -> Tensor:
+    """Compute `reorg3d` of a map of any size: rows and columns of zeros complete the last blocks.
+
+    Shape:
+        (N, C, H, W) -> (N, C * stride^2, ceil(H / stride), ceil(W / stride))
+    """
+    bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
+    return reorg3d(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, stride)
 
 
 def inverse_reorg3d(x: Tensor, stride: int) -> Tensor:
@@ -94,6 +107,45 @@ class Reorg3d(nn.Module):
     def extra_repr(self) -> str:
         """Show the stride in ``print(model)``."""
         return f"stride={self.stride}"
+
+
+class PaddedReorg3d(Reorg3d):
+    """`padded_reorg3d` as a module.
+
+    Shape:
+        (N, C, H, W) -> (N, C * stride^2, ceil(H / stride), ceil(W / stride))
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Move blocks of cells into channels, the cells outside as zeros."""
+        return padded_reorg3d(x, self.stride)
+
+
+class DilatedReorg3d(nn.Module):
+    """Space to depth that keeps the size: each cell, and those ``dilation`` to the right, below, and both.
+
+    Cells outside are zeros. On every ``dilation``-th cell of the input, `PaddedReorg3d` with stride 2 computes every
+    second one of these cells.
+
+    Shape:
+        (N, C, H, W) -> (N, 4 * C, H, W)
+    """
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Concatenate the map and its three shifted copies."""
+        below = F.pad(x, (0, 0, 0, self.dilation))[:, :, self.dilation :]
+        return torch.cat([x, self._shift_left(x), below, self._shift_left(below)], 1)
+
+    def extra_repr(self) -> str:
+        """Show the dilation in ``print(model)``."""
+        return f"dilation={self.dilation}"
+
+    def _shift_left(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, self.dilation))[..., self.dilation :]
 
 
 def _require_divisible(what: str, size: int, by: int) -> None:

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.input_pyramid import PyramidKind, pyramid_channels
 from backbones.layers.pooling import DilatedMaxPool2d
+from backbones.layers.reorg import DilatedReorg3d, PaddedReorg3d
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Backbone
 
@@ -35,6 +37,28 @@ class BranchedDownsample(nn.Module):
         if self.kind == "split":
             return pool, conv
         return self.add(conv, pool) if self.add else torch.cat([conv, pool], 1)
+
+
+class ReorgDownsample(nn.Module):
+    """Space to depth, then a 1x1 convolution of all channels.
+
+    Darknet issue #4662 compares it with a strided 3x3 convolution: both see every cell. Odd edges are filled with
+    zeros. With a dilation it keeps the size.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / 2), ceil(W / 2)), or (N, out_channels, H, W)
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, act: ActivationName = "mish", dilation: int | None = None
+    ) -> None:
+        super().__init__()
+        self.reorg = PaddedReorg3d(2) if dilation is None else DilatedReorg3d(dilation)
+        self.conv = ConvNormAct(4 * in_channels, out_channels, kernel=1, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Move blocks of cells into channels, convolve them."""
+        return self.conv(self.reorg(x))
 
 
 class ConcatLevel(nn.Module):
@@ -75,8 +99,11 @@ def create_downsample(spec: Backbone, index: int) -> nn.Module:
     if out_channels is None:
         return nn.Identity()
     before, after = (1, *spec.dilations)[index : index + 2]
-    geometry = {"kernel": 3, "stride": 1 if after > before else 2, "dilation": before, "groups": spec.block.groups}
-    conv = ConvNormAct(in_channels, out_channels, act=spec.act, **geometry)
+    halves = after == before
+    if spec.downsample == "reorg3d":
+        return ReorgDownsample(in_channels, out_channels, act=spec.act, dilation=None if halves else before)
+    geometry = {"stride": 2 if halves else 1, "dilation": before, "groups": spec.block.groups}
+    conv = ConvNormAct(in_channels, out_channels, kernel=spec.downsample_kernel, act=spec.act, **geometry)
     return conv if spec.downsample == "conv" else BranchedDownsample(conv, spec.downsample)
 
 
@@ -115,5 +142,6 @@ def _downsample_channels(spec: Backbone, index: int) -> tuple[int, int]:
     before, down = spec.widths[index], spec.stages[index].down
     if down is None:
         return before, before
-    widths = {"conv": (down, down), "concat": (down + before,) * 2, "add": (down, down), "split": (before, down)}
+    both = (down, down)
+    widths = {"conv": both, "reorg3d": both, "concat": (down + before,) * 2, "add": both, "split": (before, down)}
     return widths[spec.downsample]

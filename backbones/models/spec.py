@@ -14,7 +14,8 @@ from backbones.layers.shortcut import FusionGradient, Normalization, WeightsType
 BlockKind = Literal["bottleneck", "darknet"]
 FusionInputs = Literal["block", "stage", "dense", "extra"]
 MaxoutScope = Literal["none", "stage", "all"]
-Downsample = Literal["conv", "concat", "add", "split"]
+Downsample = Literal["conv", "reorg3d", "concat", "add", "split"]
+DownsampleKernel = Literal[3, 5, 7, 9]
 Pyramid = Literal["none", "avgpool", "reorg3d", "conv_add"]
 OutputStride = Literal[8, 16, 32]
 DropBlockPosition = Literal["last", "every"]
@@ -72,7 +73,7 @@ class Block:
     kind: BlockKind
     """``bottleneck``: 1x1, grouped 3x3, linear 1x1, activation after the sum. ``darknet``: 1x1, 3x3, plain sum."""
     groups: int = 1
-    """Groups of the 3x3 convolutions, in the blocks and in the downsample."""
+    """Groups of the 3x3 convolutions in the blocks, and of the strided convolutions."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind."""
@@ -161,9 +162,9 @@ class Backbone:
     fusion: Fusion = field(default_factory=Fusion)
     """Policy of the shortcuts."""
     downsample: Downsample = "conv"
-    """Start of a stage: a strided convolution (``conv``), or the convolution and a 2x2 max pool side by side. These two
-    are concatenated (``concat``), added (``add``) or kept apart (``split``: the convolution feeds the partial path, the
-    pool the cross path)."""
+    """Start of a stage: a strided convolution (``conv``); space to depth and a 1x1 convolution (``reorg3d``); or the
+    strided convolution and a 2x2 max pool side by side. These two are concatenated (``concat``), added (``add``) or
+    kept apart (``split``: the convolution feeds the partial path, the pool the cross path)."""
     drop_block: DropBlock = field(default_factory=DropBlock)
     """Places of DropBlock; none by default."""
     pyramid: Pyramid = "none"
@@ -175,6 +176,8 @@ class Backbone:
     drop_path_rate: float = 0.0
     """Stochastic depth: chance, in training, that the last block leaves out the output of its convolutions; the chance
     grows linearly from 0 at the first block. The shortcut then sums the other inputs, with their own fusion weights."""
+    downsample_kernel: DownsampleKernel = 3
+    """Height and width of the strided convolution at the start of a stage."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words, an empty network, and widths and options that do not fit."""
@@ -228,6 +231,11 @@ def _require_positive(owner: str, **sizes: int) -> None:
             raise ValueError(f"{owner}.{name}={size} must be at least 1")
 
 
+def _require_number(name: str, given: int, known: Sequence[int]) -> None:
+    if given not in known:
+        raise ValueError(f"{name}={given!r} is not one of {', '.join(map(str, known))}")
+
+
 def _require_groups(index: int, stage: Stage, groups: int) -> None:
     grouped = {"width": stage.width, "down": stage.down or groups, "hidden": stage.hidden or groups}
     for name, width in grouped.items():
@@ -236,12 +244,22 @@ def _require_groups(index: int, stage: Stage, groups: int) -> None:
 
 
 def _require_downsample(spec: Backbone) -> None:
+    _require_kernel(spec)
     for index, (width, stage) in enumerate(zip(spec.widths, spec.stages, strict=False)):
         if spec.downsample == "add" and stage.down not in {None, width}:
             raise ValueError(
                 f"downsample='add' cannot add the {width} channels that the pool of stages[{index}] keeps to the "
                 f"{stage.down} of its convolution"
             )
+
+
+def _require_kernel(spec: Backbone) -> None:
+    given = spec.downsample_kernel
+    _require_number("downsample_kernel", given, get_args(DownsampleKernel))
+    if spec.downsample == "reorg3d" and given != 3:
+        raise TypeError(
+            f"downsample_kernel={given} does not work with downsample='reorg3d': there is no strided convolution"
+        )
 
 
 def _require_pyramid(spec: Backbone) -> None:
@@ -263,8 +281,7 @@ def _require_output_stride(spec: Backbone) -> None:
     given = spec.output_stride
     if given is None:
         return
-    if given not in get_args(OutputStride):
-        raise ValueError(f"output_stride={given!r} is not one of {', '.join(map(str, get_args(OutputStride)))}")
+    _require_number("output_stride", given, get_args(OutputStride))
     if spec._strides[0] > given:
         raise TypeError(f"output_stride={given}: the stem already reduces the image by {spec._strides[0]}")
     if spec.pyramid != "none" and max(spec.dilations) > 1:

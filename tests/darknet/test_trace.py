@@ -1,12 +1,14 @@
 """The cfg that is written for a network computes what the network computes, whatever its options."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 import backbones
-from backbones.darknet.network import DarknetNetwork
+from backbones.darknet.network import load_cfg
 from backbones.darknet.shapes import infer_layers
 from backbones.darknet.summary import gmacs
 from backbones.darknet.trace import activation_name, save_cfg, trace
@@ -35,16 +37,55 @@ OPTIONS = [
 
 
 @torch.no_grad()
+def require_same_outputs(model, folder, *, in_chans=3):
+    """Write cfg and weights of ``model`` to files, read them again, and compare the outputs."""
+    save_cfg(model, folder / "a.cfg")
+    save_weights(model, folder / "a.weights")
+    network = load_cfg(folder / "a.cfg").eval()
+    load_weights(network, folder / "a.weights")
+    images = torch.rand(1, in_chans, 64, 64)
+    expected = model(images)
+    assert (network(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
 def test_the_written_cfg_computes_what_the_network_does(name, options, tmp_path):
     torch.manual_seed(0)
     model = backbones.create_model(name, **SMALL, **options).eval()
-    save_weights(model, tmp_path / "a.weights")
-    network = DarknetNetwork(trace(model).cfg).eval()
-    load_weights(network, tmp_path / "a.weights")
-    images = torch.rand(1, options.get("in_chans", 3), 64, 64)
-    expected = model(images)
-    assert (network(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    require_same_outputs(model, tmp_path, in_chans=options.get("in_chans", 3))
+
+
+TINY = Backbone(
+    stem=Stem(8, kernel=3, stride=2),
+    block=Block("bottleneck", groups=2),
+    stages=(Stage(1, 8, 16, None, entry=4), Stage(2, 8, 16, 16, linear_split=True), Stage(1, 16, 16, 16)),
+)
+FIELDS = [
+    {"downsample_kernel": 5, "output_stride": 8},
+    {"downsample_kernel": 7, "downsample": "concat"},
+    {"downsample_kernel": 9, "downsample": "split"},
+    {"downsample": "reorg3d", "drop_path_rate": 0.2},
+    {"downsample": "reorg3d", "pyramid": "reorg3d"},
+    {"block": Block("bottleneck", groups=1)},
+    {"block": Block("darknet", groups=4), "downsample_kernel": 5},
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+def test_the_written_cfg_of_another_downsample_computes_what_the_network_does(fields, tmp_path):
+    torch.manual_seed(0)
+    require_same_outputs(CspBackbone(replace(TINY, **fields), num_classes=3).eval(), tmp_path)
+
+
+def test_the_cfg_names_the_kernel_and_the_space_to_depth():
+    def layers(**fields):
+        return trace(CspBackbone(replace(TINY, **fields), num_classes=3)).cfg.layers
+
+    strided = [layer for layer in layers(downsample_kernel=7) if layer.kind == "convolutional" and layer["stride"] == 2]
+    assert [(layer["size"], layer["groups"], layer["pad"]) for layer in strided] == [(3, 1, 1), (7, 2, 1), (7, 2, 1)]
+    found = layers(downsample="reorg3d")
+    starts = [index for index, layer in enumerate(found) if layer.kind == "reorg3d"]
+    assert [(found[index]["stride"], found[index + 1]["size"]) for index in starts] == [(2, 1), (2, 1)]
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
@@ -146,6 +187,16 @@ def test_hooks_of_others_are_not_called():
     trace(model)
     assert not called
     assert model.stem._forward_hooks
+
+
+def test_darknet_has_no_dilated_reorg3d_and_fills_no_edge():
+    with torch.device("meta"):
+        dilated = backbones.create_model("csresnext50", downsample="reorg3d", output_stride=16)
+        odd = backbones.create_model("csresnext50", downsample="reorg3d", stem_stride=3)
+    with pytest.raises(UserError, match=r"darknet's \[reorg3d\] has no dilation \(1\): leave output_stride out"):
+        trace(dilated)
+    with pytest.raises(UserError, match=r"darknet's \[reorg3d\] fills no edge: a map of 43x43"):
+        trace(odd)
 
 
 def test_darknet_has_no_dilated_pool():

@@ -1,8 +1,18 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.layers.reorg import Reorg3d, inverse_reorg3d, reorg, reorg3d, reversed_reorg3d
+from backbones.layers.reorg import (
+    DilatedReorg3d,
+    PaddedReorg3d,
+    Reorg3d,
+    inverse_reorg3d,
+    padded_reorg3d,
+    reorg,
+    reorg3d,
+    reversed_reorg3d,
+)
 
 DARKNET = {
     ("reorg", 0): ("input", reorg3d, 2),
@@ -44,6 +54,27 @@ def test_darknets_reverse_is_not_the_inverse():
 def test_the_module_is_the_function():
     x = torch.randn(1, 2, 4, 6)
     assert torch.equal(Reorg3d(2)(x), reorg3d(x, 2))
+    assert torch.equal(PaddedReorg3d(4)(x), padded_reorg3d(x, 4))
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 8), (7, 5)])
+def test_a_padded_reorg3d_reads_zeros_outside(size):
+    x = torch.randn(2, 3, *size)
+    result = padded_reorg3d(x, 2)
+    assert result.shape[2:] == (-(-size[0] // 2), -(-size[1] // 2))
+    for (n, channel, row, column), value in np.ndenumerate(result.numpy()):
+        (dy, dx), c = divmod(channel // 3, 2), channel % 3
+        inside = 2 * row + dy < size[0] and 2 * column + dx < size[1]
+        assert value == (x[n, c, 2 * row + dy, 2 * column + dx] if inside else 0)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_a_dilated_reorg3d_has_the_cells_of_the_padded_one_on_the_coarse_grid(dilation):
+    x = torch.randn(1, 3, 11, 13)
+    result = DilatedReorg3d(dilation)(x)
+    assert result.shape == (1, 12, 11, 13)
+    coarse = padded_reorg3d(x[..., ::dilation, ::dilation], 2)
+    assert torch.equal(result[..., :: 2 * dilation, :: 2 * dilation], coarse)
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,8 @@ DILATED = [
     ("csresnext50sub_mo", 8, {}),
     ("csresnext50sub", 8, {"downsample": "split"}),
     ("csdarknet53_ws", 8, {}),
+    ("csresnext50", 8, {"downsample": "reorg3d"}),
+    ("csresnext50sub", 8, {"downsample_kernel": 7}),
 ]
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models import group_parameters
 from torch import nn
 
 import backbones
 from backbones.darknet import bflops
 from backbones.layers import DropBlock2d, Maxout, WeightedShortcut
+from backbones.layers.fuse import fuse
 from backbones.models import VARIANTS, CspBackbone
 from backbones.models.downsample import ConcatLevel
 
@@ -48,6 +50,12 @@ OPTIONS = [
     ("csdarknet53_omega_mi_ip", {"pyramid": "conv_add"}),
     ("csresnext50", {"pyramid": "avgpool"}),
     ("csresnext50sub", {"pyramid": "avgpool"}),
+    ("csresnext50sub", {"downsample_kernel": 5}),
+    ("csdarknet53", {"downsample_kernel": 7, "block_groups": 8}),
+    ("csresnext50", {"downsample_kernel": 9, "drop_path_rate": 0.2}),
+    ("csresnext50", {"block_groups": 1}),
+    ("csdarknet53_omega_mi_ip", {"downsample": "reorg3d"}),
+    ("csresnext50_ws_mi2", {"downsample": "reorg3d", "drop_path_rate": 0.2}),
 ]
 
 
@@ -85,6 +93,37 @@ def test_every_option_keeps_the_layers_in_the_order_of_computation(name, options
 def test_depths_change_the_number_of_blocks_alone():
     assert count(create("csresnext50", depths=(3, 4, 6, 3))) == count(create("csresnext50_morelayers"))
     assert [len(stage.blocks) for stage in create("csdarknet53", depths=[1, 1, 2, 2, 1]).stages] == [1, 1, 2, 2, 1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [5, 7, 9])
+def test_a_larger_kernel_with_zeros_around_the_3x3_computes_the_same(tiny_spec, kernel):
+    torch.manual_seed(0)
+    small, large = (CspBackbone(replace(tiny_spec, downsample_kernel=size)).eval() for size in (3, kernel))
+    weights, border = small.state_dict(), (kernel - 3) // 2
+    weights["stages.1.downsample.conv.weight"] = F.pad(weights["stages.1.downsample.conv.weight"], [border] * 4)
+    large.load_state_dict(weights)
+    images = torch.randn(2, 3, 41, 38)
+    torch.testing.assert_close(large(images), small(images))
+
+
+def test_groups_of_a_network_are_an_option_that_changes_its_wide_convolutions_only():
+    plain, ungrouped = create("csresnext50"), create("csresnext50", block_groups=1)
+    for (name, before), after in zip(plain.named_parameters(), ungrouped.parameters(), strict=True):
+        assert after.shape[1:2] == (32 * before.shape[1],) if before.dim() == 4 and ".convs.1." in name else True
+    widths = [(128, 3), (256, 3), (512, 5), (1024, 2)]
+    blocks = sum(depth * 9 * width**2 for width, depth in widths)
+    strided = sum(9 * width**2 for width, _ in widths[1:])
+    assert count(ungrouped) - count(plain) == (blocks + strided) * 31 // 32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fields", [{"downsample": "reorg3d"}, {"downsample_kernel": 7}], ids=str)
+def test_a_fused_network_with_another_downsample_computes_the_same(tiny_spec, fields):
+    torch.manual_seed(0)
+    model = CspBackbone(replace(tiny_spec, **fields), num_classes=3).eval()
+    images = torch.randn(2, 3, 41, 38)
+    torch.testing.assert_close(fuse(model)(images), model(images))
 
 
 def test_dense_fusion_lets_every_shortcut_take_all_earlier_ones():
@@ -267,6 +306,10 @@ def test_options_reach_a_model_built_by_timm():
     [
         ("csresnext50", {"downsample": "concatenate"}, "Did you mean concat"),
         ("csdarknet53", {"downsample": "add"}, r"downsample='add' cannot add the 32 channels.*stages\[0\].*to the 64"),
+        ("csdarknet53", {"downsample": "reorg"}, "Did you mean reorg3d"),
+        ("csdarknet53", {"downsample_kernel": 4}, "downsample_kernel=4 is not one of 3, 5, 7, 9"),
+        ("csdarknet53", {"downsample_kernel": "5"}, "downsample_kernel='5' is not one of 3, 5, 7, 9"),
+        ("csdarknet53", {"block_groups": 48}, r"stages\[0\].width=64 is not divisible by block.groups=48"),
         ("csdarknet53", {"pyramid": "avg_pool"}, "Did you mean avgpool"),
         ("csresnext50sub", {"pyramid": "avgpool", "downsample": "split"}, "pyramid='avgpool' cannot join"),
         ("csdarknet53", {"drop_block_stages": [5]}, r"drop_block.stages=\(5,\) must lie in \[-5, 4\]"),

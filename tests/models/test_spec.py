@@ -124,6 +124,7 @@ def test_a_stem_with_an_odd_stride_stays_below_the_output_stride(tiny_spec):
         ({"output_stride": "16"}, ValueError, "output_stride='16' is not one of 8, 16, 32"),
         ({"output_stride": 8, "stem": Stem(4, kernel=7, stride=16)}, TypeError, "the stem already reduces .* by 16"),
         ({"output_stride": 8, "pyramid": "avgpool"}, TypeError, "does not work with pyramid='avgpool'"),
+        ({"downsample_kernel": 5, "downsample": "reorg3d"}, TypeError, "there is no strided convolution"),
         ({"drop_path_rate": 1.0}, ValueError, r"drop_path_rate=1.0 must lie in \[0, 1\)"),
         ({"drop_path_rate": -0.1}, ValueError, r"drop_path_rate=-0.1 must lie in \[0, 1\)"),
         ({"drop_path_rate": 0.1, "fusion": Fusion("stage", maxout="stage")}, TypeError, "fusion.maxout='stage'"),

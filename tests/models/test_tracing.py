@@ -25,6 +25,9 @@ FIELDS = [
     {"pyramid": "avgpool", "drop_block": DropBlock(stages=(-1,), probability=0.5, size=2)},
     {"pyramid": "reorg3d", "drop_block": DropBlock(stages=(0, 1), position="every", kind="paper", size=2)},
     {"pyramid": "conv_add", "drop_path_rate": 0.5},
+    {"downsample": "reorg3d", "pyramid": "reorg3d"},
+    {"downsample": "reorg3d", "output_stride": 8, "stem": Stem(4, kernel=7, stride=8), "drop_path_rate": 0.5},
+    {"downsample": "concat", "downsample_kernel": 9},
     {"downsample": "concat", "output_stride": 8, "stem": Stem(4, kernel=7, stride=8)},
 ]
 
