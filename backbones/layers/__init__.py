@@ -1,11 +1,14 @@
 """Layers: tensors in, tensors out."""
 
 from backbones.layers.activation import ActivationName, create_activation
-from backbones.layers.bifpn import BiFpn
+from backbones.layers.asff import Asff, adaptive_sum
+from backbones.layers.bifpn import BiFpn, StackedBiFpn
 from backbones.layers.conv import ConvNormAct, darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d, DropBlockKind, drop_block_2d, set_drop_block_progress
 from backbones.layers.input_pyramid import InputPyramid, PyramidKind, input_pyramid
+from backbones.layers.levels import PerLevel
 from backbones.layers.maxout import Maxout, maxout
+from backbones.layers.panet import PaNet
 from backbones.layers.pooling import DarknetMaxPool2d, LocalAvgPool2d, darknet_max_pool2d, local_avg_pool2d
 from backbones.layers.reorg import (
     PaddedReorg3d,
@@ -16,6 +19,7 @@ from backbones.layers.reorg import (
     reorg3d,
     reversed_reorg3d,
 )
+from backbones.layers.rfb import Rfb
 from backbones.layers.shortcut import (
     FusionGradient,
     Normalization,
@@ -25,9 +29,11 @@ from backbones.layers.shortcut import (
     fusion_weights,
     weighted_sum,
 )
+from backbones.layers.spp import Spp, spatial_pyramid_pool
 
 __all__ = [
     "ActivationName",
+    "Asff",
     "BiFpn",
     "ConvNormAct",
     "DarknetMaxPool2d",
@@ -38,11 +44,17 @@ __all__ = [
     "LocalAvgPool2d",
     "Maxout",
     "Normalization",
+    "PaNet",
     "PaddedReorg3d",
+    "PerLevel",
     "PyramidKind",
     "Reorg3d",
+    "Rfb",
+    "Spp",
+    "StackedBiFpn",
     "WeightedShortcut",
     "WeightsType",
+    "adaptive_sum",
     "create_activation",
     "darknet_max_pool2d",
     "darknet_uniform_",
@@ -58,5 +70,6 @@ __all__ = [
     "reorg3d",
     "reversed_reorg3d",
     "set_drop_block_progress",
+    "spatial_pyramid_pool",
     "weighted_sum",
 ]

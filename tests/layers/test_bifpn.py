@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import backbones
-from backbones.layers import BiFpn, WeightedShortcut
+from backbones.layers import BiFpn, StackedBiFpn, WeightedShortcut
 
 DOCS = Path(__file__).parents[2] / "docs" / "variants.md"
 SIZES = [(13, 9), (7, 5), (4, 3)]
@@ -75,6 +75,34 @@ def test_blocks_can_be_stacked():
     assert [tuple(r.shape) for r in results] == [(2, 8, *size) for size in SIZES]
 
 
+@torch.no_grad()
+def test_stacked_blocks_follow_the_papers_equations_three_times():
+    torch.manual_seed(0)
+    stack = StackedBiFpn([8, 8, 8], 8, act="leaky").eval()
+    expected = features = maps(8, 8, 8)
+    for block in stack:
+        expected = written_out(block, *expected)
+    assert len(stack) == 3
+    torch.testing.assert_close(stack(features), expected)
+
+
+def test_only_the_first_of_the_stacked_blocks_changes_the_widths():
+    stack = StackedBiFpn([4, 8, 16], 8, blocks=2, normalization="softmax", weights_type="per_channel")
+    assert [[isinstance(lateral, nn.Identity) for lateral in block.laterals] for block in stack] == [
+        [False, True, False], [True, True, True]
+    ]  # fmt: skip
+    assert {m.weight.shape[1] for m in stack.modules() if isinstance(m, WeightedShortcut)} == {8}
+    with pytest.raises(ValueError, match="blocks=0 must be at least 1"):
+        StackedBiFpn([4, 4], 4, blocks=0)
+
+
+def test_the_gradient_of_stacked_blocks_is_true():
+    torch.manual_seed(0)
+    stack = StackedBiFpn([2, 2], 2, blocks=2).double().eval()
+    inputs = [torch.randn(1, 2, *size, dtype=torch.double, requires_grad=True) for size in ((3, 4), (2, 2))]
+    assert torch.autograd.gradcheck(lambda *maps: tuple(stack(maps)), inputs)
+
+
 @pytest.mark.parametrize("name", backbones.list_models())
 def test_it_takes_c3_to_c5_of_every_backbone_at_a_size_that_is_no_multiple_of_32(name):
     with torch.device("meta"):
@@ -85,7 +113,8 @@ def test_it_takes_c3_to_c5_of_every_backbone_at_a_size_that_is_no_multiple_of_32
 
 
 def test_the_example_in_the_docs_runs():
-    (example,) = [code for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL) if "BiFpn" in code]
+    examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    (example,) = [code for code in examples if "import BiFpn\n" in code]
     names = {}
     exec(example, names)
     assert [tuple(p.shape) for p in names["pyramid"]] == [(1, 128, 40, 50), (1, 128, 20, 25), (1, 128, 10, 13)]
