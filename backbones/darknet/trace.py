@@ -22,6 +22,7 @@ from backbones.darknet.options import Value
 from backbones.errors import UserError
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_block import DropBlock2d
+from backbones.layers.elastic import ChannelHalf, DoubleSize
 from backbones.layers.input_pyramid import InputPyramid
 from backbones.layers.maxout import Maxout
 from backbones.layers.pooling import DarknetMaxPool2d, DilatedMaxPool2d, LocalAvgPool2d
@@ -338,6 +339,19 @@ def _trace_dilated_reorg(_record: _Record, module: DilatedReorg3d, _inputs: Sequ
     raise UserError(f"darknet's [reorg3d] has no dilation ({module.dilation}): leave output_stride out")
 
 
+def _trace_half(record: _Record, module: ChannelHalf, inputs: Sequence[Tensor], output: Tensor) -> None:
+    values = {"layers": (record.number(inputs[0]),), "groups": 2, "group_id": module.index}
+    record.emit("route", values, output)
+
+
+def _trace_double(record: _Record, module: DoubleSize, inputs: Sequence[Tensor], output: Tensor) -> None:
+    if any(size % 2 for size in output.shape[2:]):
+        raise UserError(f"darknet's [upsample] cuts no edge: a map of {output.shape[3]}x{output.shape[2]} is odd")
+    record.follow(inputs[0])
+    kind, values = ("reorg", {"stride": 2, "reverse": 1}) if module.kind == "reorg3d" else ("upsample", {"stride": 2})
+    record.emit(kind, values, output)
+
+
 def _trace_drop_block(record: _Record, module: DropBlock2d, inputs: Sequence[Tensor], output: Tensor) -> None:
     if module.kind != "darknet":
         raise UserError(f"darknet has no DropBlock of kind {module.kind}")
@@ -377,6 +391,8 @@ _RULES: tuple[tuple[type[nn.Module], _Rule], ...] = (
     (DarknetMaxPool2d, _trace_pool),
     (Reorg3d, _trace_space_to_depth),
     (DilatedReorg3d, _trace_dilated_reorg),
+    (ChannelHalf, _trace_half),
+    (DoubleSize, _trace_double),
     (DropBlock2d, _trace_drop_block),
     (SelectAdaptivePool2d, _trace_global_pool),
     (nn.MaxPool2d, _trace_max_pool),

@@ -5,6 +5,7 @@ from backbones.layers.asff import Asff, adaptive_sum
 from backbones.layers.bifpn import BiFpn, StackedBiFpn
 from backbones.layers.conv import ConvNormAct, darknet_uniform_
 from backbones.layers.drop_block import DropBlock2d, DropBlockKind, drop_block_2d, set_drop_block_progress
+from backbones.layers.elastic import Elastic, ElasticKind
 from backbones.layers.input_pyramid import InputPyramid, PyramidKind, input_pyramid
 from backbones.layers.levels import PerLevel
 from backbones.layers.maxout import Maxout, maxout
@@ -39,6 +40,8 @@ __all__ = [
     "DarknetMaxPool2d",
     "DropBlock2d",
     "DropBlockKind",
+    "Elastic",
+    "ElasticKind",
     "FusionGradient",
     "InputPyramid",
     "LocalAvgPool2d",

@@ -1,6 +1,7 @@
 """Residual blocks: a chain of convolutions that ends in a shortcut."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.drop_path import DropPath
+from backbones.layers.elastic import Elastic
 from backbones.layers.maxout import Maxout
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
@@ -30,7 +32,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(
         self,
-        convs: Sequence[ConvNormAct],
+        convs: Sequence[nn.Module],
         shortcut: WeightedShortcut | Maxout,
         drop: nn.Module | None = None,
         *,
@@ -77,7 +79,7 @@ def create_block(  # noqa: PLR0913  (every option of a block)
         drop: layer after the shortcut.
         drop_path_rate: see `ResidualBlock`.
     """
-    convs, shortcut_act = _CONVS[block.kind](sources[0], stage, block.groups, act, dilation)
+    convs, shortcut_act = _create_convs(block, sources[0], stage, act, dilation)
     shortcut = create_shortcut((stage.width, *sources), fusion, act=shortcut_act, maxout=maxout)
     return ResidualBlock(convs, shortcut, drop, drop_path_rate=drop_path_rate)
 
@@ -103,12 +105,25 @@ def create_drop_block(drop_block: DropBlock) -> DropBlock2d:
     return DropBlock2d(drop_block.probability, drop_block.size, kind=drop_block.kind)
 
 
-_Convs = tuple[list[ConvNormAct], ActivationName]
+_Convs = tuple[list[nn.Module], ActivationName]
+
+
+def _create_convs(block: Block, channels: int, stage: Stage, act: ActivationName, dilation: int) -> _Convs:
+    """Build the residual path, and name the activation of the shortcut."""
+    create = _CONVS[block.kind]
+    if block.elastic == "none":
+        return create(channels, stage, block.groups, act, dilation)
+    groups = max(1, block.groups // 2)
+    halved = replace(stage, width=stage.width // 2, hidden=(stage.hidden or stage.width) // 2)
+    fine, shortcut_act = create(channels // 2, halved, groups, act, dilation)
+    cells = 4 if block.elastic == "reorg3d" else 1  # of a block of 2x2 that becomes channels
+    coarse, _ = create(cells * channels // 2, replace(halved, width=cells * halved.width), groups, act, dilation)
+    return [Elastic(nn.Sequential(*fine), nn.Sequential(*coarse), block.elastic)], shortcut_act
 
 
 def _create_bottleneck(channels: int, stage: Stage, groups: int, act: ActivationName, dilation: int) -> _Convs:
     hidden = stage.hidden or stage.width
-    convs = [
+    convs: list[nn.Module] = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
         ConvNormAct(hidden, hidden, kernel=3, dilation=dilation, groups=groups, act=act),
         ConvNormAct(hidden, stage.width, kernel=1, act="linear"),
@@ -118,7 +133,7 @@ def _create_bottleneck(channels: int, stage: Stage, groups: int, act: Activation
 
 def _create_darknet(channels: int, stage: Stage, groups: int, act: ActivationName, dilation: int) -> _Convs:
     hidden = stage.hidden or stage.width
-    convs = [
+    convs: list[nn.Module] = [
         ConvNormAct(channels, hidden, kernel=1, act=act),
         ConvNormAct(hidden, stage.width, kernel=3, dilation=dilation, groups=groups, act=act),
     ]

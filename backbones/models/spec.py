@@ -19,6 +19,7 @@ DownsampleKernel = Literal[3, 5, 7, 9]
 Pyramid = Literal["none", "avgpool", "reorg3d", "conv_add"]
 OutputStride = Literal[8, 16, 32]
 DropBlockPosition = Literal["last", "every"]
+ElasticBlock = Literal["none", "pool", "reorg3d"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,17 @@ class Block:
     """``bottleneck``: 1x1, grouped 3x3, linear 1x1, activation after the sum. ``darknet``: 1x1, 3x3, plain sum."""
     groups: int = 1
     """Groups of the 3x3 convolutions in the blocks, and of the strided convolutions."""
+    elastic: ElasticBlock = "none"
+    """Convolutions of a block at two resolutions, with half of the channels and groups each. The second half is halved
+    and doubled by a 2x2 max pool and repeated cells (``pool``), or by space to depth and its inverse (``reorg3d``)."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind."""
         require_choice("block.kind", self.kind, get_args(BlockKind))
+        require_choice("block.elastic", self.elastic, get_args(ElasticBlock))
         _require_positive("block", groups=self.groups)
+        if self.elastic != "none" and self.groups > 1 and self.groups % 2:
+            raise ValueError(f"block.groups={self.groups} is odd, but block.elastic={self.elastic!r} halves it")
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,7 @@ class Backbone:
             raise ValueError("stages=() is empty: a backbone has at least one stage")
         for index, stage in enumerate(self.stages):
             _require_groups(index, stage, self.block.groups)
+            _require_halves(index, stage, self.block.elastic)
         _require_downsample(self)
         _require_pyramid(self)
         _require_stages(self.drop_block.stages, len(self.stages))
@@ -243,6 +251,12 @@ def _require_groups(index: int, stage: Stage, groups: int) -> None:
             raise ValueError(f"stages[{index}].{name}={width} is not divisible by block.groups={groups}")
 
 
+def _require_halves(index: int, stage: Stage, elastic: ElasticBlock) -> None:
+    for name, width in {"width": stage.width, "entry": stage.entry, "hidden": stage.hidden}.items():
+        if elastic != "none" and width and width % 2:
+            raise ValueError(f"stages[{index}].{name}={width} is odd, but block.elastic={elastic!r} halves it")
+
+
 def _require_downsample(spec: Backbone) -> None:
     _require_kernel(spec)
     for index, (width, stage) in enumerate(zip(spec.widths, spec.stages, strict=False)):
@@ -288,6 +302,11 @@ def _require_output_stride(spec: Backbone) -> None:
         raise TypeError(
             f"output_stride={given} does not work with pyramid={spec.pyramid!r}: a stage that keeps its size has no "
             "level of the image to join"
+        )
+    if spec.block.elastic != "none" and max(spec.dilations) > 1:
+        raise TypeError(
+            f"output_stride={given} does not work with block.elastic={spec.block.elastic!r}: a path of half the size "
+            "has no dilated form"
         )
 
 

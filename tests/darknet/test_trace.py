@@ -15,7 +15,7 @@ from backbones.darknet.trace import activation_name, save_cfg, trace
 from backbones.darknet.weights import load_weights, save_weights
 from backbones.errors import UserError
 from backbones.layers.fuse import fuse
-from backbones.models import Backbone, Block, CspBackbone, Stage, Stem
+from backbones.models import Backbone, Block, CspBackbone, Fusion, Stage, Stem
 
 SMALL = {"num_classes": 10}
 OPTIONS = [
@@ -68,13 +68,47 @@ FIELDS = [
     {"downsample": "reorg3d", "pyramid": "reorg3d"},
     {"block": Block("bottleneck", groups=1)},
     {"block": Block("darknet", groups=4), "downsample_kernel": 5},
+    {"block": Block("bottleneck", groups=4, elastic="pool")},
+    {"block": Block("bottleneck", groups=4, elastic="reorg3d"), "fusion": Fusion("stage", "per_feature", "softmax")},
+    {"block": Block("darknet", elastic="reorg3d"), "downsample": "reorg3d"},
 ]
 
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
-def test_the_written_cfg_of_another_downsample_computes_what_the_network_does(fields, tmp_path):
+def test_the_written_cfg_of_another_block_or_downsample_computes_what_the_network_does(fields, tmp_path):
     torch.manual_seed(0)
     require_same_outputs(CspBackbone(replace(TINY, **fields), num_classes=3).eval(), tmp_path)
+
+
+ELASTIC = [
+    ("convolutional", 64, 1), ("route", (4,), 0), ("convolutional", 32, 1), ("convolutional", 32, 3),
+    ("route", (4,), 1), ("maxpool", 2, 2), ("convolutional", 32, 1), ("convolutional", 32, 3), ("upsample", 2),
+    ("route", (7, 12), 0), ("shortcut", (4,)), ("convolutional", 64, 1),
+]  # fmt: skip
+"""Layers 4 to 15 of the published csdarknet53-elastic.cfg, with absolute numbers."""
+
+
+def test_an_elastic_block_has_the_layers_of_the_published_cfg():
+    names = {
+        "convolutional": ("filters", "size"), "route": ("layers", "group_id"), "maxpool": ("size", "stride"),
+        "upsample": ("stride",), "shortcut": ("from",),
+    }  # fmt: skip
+    elastic = Block("darknet", elastic="pool")
+    spec = Backbone(Stem(32, kernel=3), elastic, (Stage(1, 64, 64, 64),), act="leaky")
+    found = trace(CspBackbone(spec)).cfg.layers[4:16]
+    assert [(layer.kind, *(layer[name] for name in names[layer.kind])) for layer in found] == ELASTIC
+
+
+@pytest.mark.parametrize(("name", "layers", "blocks"), [("csresnext50", 188, 13), ("csdarknet53", 269, 23)])
+def test_the_elastic_networks_have_as_many_layers_as_the_published_cfgs(name, layers, blocks):
+    """Their first stages have no narrower entry and no narrower blocks."""
+    spec = backbones.models.VARIANTS[name].spec
+    stages = (replace(spec.stages[0], entry=None, hidden=None), *spec.stages[1:])
+    with torch.device("meta"):
+        model = CspBackbone(replace(spec, block=replace(spec.block, elastic="pool"), stages=stages))
+    found = trace(model).cfg.layers
+    assert len(found) == layers
+    assert sum(layer.kind == "upsample" for layer in found) == blocks
 
 
 def test_the_cfg_names_the_kernel_and_the_space_to_depth():
@@ -197,6 +231,13 @@ def test_darknet_has_no_dilated_reorg3d_and_fills_no_edge():
         trace(dilated)
     with pytest.raises(UserError, match=r"darknet's \[reorg3d\] fills no edge: a map of 43x43"):
         trace(odd)
+
+
+def test_darknet_cuts_no_edge_of_an_elastic_block():
+    with torch.device("meta"):
+        model = backbones.create_model("csresnext50", block_elastic="pool", stem_stride=3)
+    with pytest.raises(UserError, match=r"darknet's \[upsample\] cuts no edge: a map of 43x43 is odd"):
+        trace(model)
 
 
 def test_darknet_has_no_dilated_pool():

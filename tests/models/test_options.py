@@ -14,7 +14,7 @@ import backbones
 from backbones.darknet import bflops
 from backbones.layers import DropBlock2d, Maxout, WeightedShortcut
 from backbones.layers.fuse import fuse
-from backbones.models import VARIANTS, CspBackbone
+from backbones.models import VARIANTS, Block, CspBackbone
 from backbones.models.downsample import ConcatLevel
 
 
@@ -31,6 +31,7 @@ def kinds(model, kind):
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
+ELASTIC = Block("bottleneck", groups=2, elastic="reorg3d")
 OPTIONS = [
     ("csresnext50", {"depths": [1, 2, 1, 1]}),
     ("csresnext50_ws_mi2", {"fusion_inputs": "dense"}),
@@ -54,6 +55,8 @@ OPTIONS = [
     ("csdarknet53", {"downsample_kernel": 7, "block_groups": 8}),
     ("csresnext50", {"downsample_kernel": 9, "drop_path_rate": 0.2}),
     ("csresnext50", {"block_groups": 1}),
+    ("csresnext50_ws_mi2", {"block_elastic": "pool", "drop_path_rate": 0.2}),
+    ("csdarknet53_omega_mi_db_ip", {"block_elastic": "reorg3d"}),
     ("csdarknet53_omega_mi_ip", {"downsample": "reorg3d"}),
     ("csresnext50_ws_mi2", {"downsample": "reorg3d", "drop_path_rate": 0.2}),
 ]
@@ -118,8 +121,8 @@ def test_groups_of_a_network_are_an_option_that_changes_its_wide_convolutions_on
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("fields", [{"downsample": "reorg3d"}, {"downsample_kernel": 7}], ids=str)
-def test_a_fused_network_with_another_downsample_computes_the_same(tiny_spec, fields):
+@pytest.mark.parametrize("fields", [{"downsample": "reorg3d"}, {"downsample_kernel": 7}, {"block": ELASTIC}], ids=str)
+def test_a_fused_network_with_these_options_computes_the_same(tiny_spec, fields):
     torch.manual_seed(0)
     model = CspBackbone(replace(tiny_spec, **fields), num_classes=3).eval()
     images = torch.randn(2, 3, 41, 38)
@@ -309,6 +312,7 @@ def test_options_reach_a_model_built_by_timm():
         ("csdarknet53", {"downsample": "reorg"}, "Did you mean reorg3d"),
         ("csdarknet53", {"downsample_kernel": 4}, "downsample_kernel=4 is not one of 3, 5, 7, 9"),
         ("csdarknet53", {"downsample_kernel": "5"}, "downsample_kernel='5' is not one of 3, 5, 7, 9"),
+        ("csresnext50", {"block_elastic": "pools"}, "Did you mean pool"),
         ("csdarknet53", {"block_groups": 48}, r"stages\[0\].width=64 is not divisible by block.groups=48"),
         ("csdarknet53", {"pyramid": "avg_pool"}, "Did you mean avgpool"),
         ("csresnext50sub", {"pyramid": "avgpool", "downsample": "split"}, "pyramid='avgpool' cannot join"),

@@ -70,6 +70,8 @@ def test_specs_cannot_be_changed_and_compare_by_value(tiny_spec):
         (lambda: Stage(1, 4, 8, 0), "stage.down=0 must be at least 1"),
         (lambda: Block("darknet", groups=0), r"block\.groups=0 must be at least 1"),
         (lambda: Block("bottelneck"), "block.kind='bottelneck'.*Did you mean bottleneck"),
+        (lambda: Block("darknet", elastic="reorg"), "block.elastic='reorg'.*Did you mean reorg3d"),
+        (lambda: Block("darknet", 3, "pool"), r"block.groups=3 is odd, but block.elastic='pool' halves it"),
         (lambda: Fusion("stages"), "fusion.inputs='stages'.*Did you mean stage"),
         (lambda: Fusion(weights="per_chanel"), "Did you mean per_channel"),
         (lambda: Fusion(normalization="softmax"), "nothing to normalize"),
@@ -95,6 +97,13 @@ def test_groups_must_divide_the_widths_of_a_stage(tiny_spec, field):
     stages = (tiny_spec.stages[0], replace(tiny_spec.stages[1], **{field: 7}))
     with pytest.raises(ValueError, match=rf"stages\[1\]\.{field}=7 is not divisible by block.groups=2"):
         replace(tiny_spec, stages=stages)
+
+
+@pytest.mark.parametrize("field", ["width", "entry", "hidden"])
+def test_an_elastic_block_halves_even_widths_only(tiny_spec, field):
+    stages = (tiny_spec.stages[0], replace(tiny_spec.stages[1], **{field: 5}))
+    with pytest.raises(ValueError, match=rf"stages\[1\]\.{field}=5 is odd, but block.elastic='reorg3d' halves it"):
+        replace(tiny_spec, block=Block("darknet", elastic="reorg3d"), stages=stages)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,11 @@ def test_a_stem_with_an_odd_stride_stays_below_the_output_stride(tiny_spec):
         ({"output_stride": 8, "stem": Stem(4, kernel=7, stride=16)}, TypeError, "the stem already reduces .* by 16"),
         ({"output_stride": 8, "pyramid": "avgpool"}, TypeError, "does not work with pyramid='avgpool'"),
         ({"downsample_kernel": 5, "downsample": "reorg3d"}, TypeError, "there is no strided convolution"),
+        (
+            {"output_stride": 8, "block": Block("darknet", elastic="pool")},
+            TypeError,
+            "half the size has no dilated form",
+        ),
         ({"drop_path_rate": 1.0}, ValueError, r"drop_path_rate=1.0 must lie in \[0, 1\)"),
         ({"drop_path_rate": -0.1}, ValueError, r"drop_path_rate=-0.1 must lie in \[0, 1\)"),
         ({"drop_path_rate": 0.1, "fusion": Fusion("stage", maxout="stage")}, TypeError, "fusion.maxout='stage'"),

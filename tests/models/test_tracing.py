@@ -9,7 +9,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import backbones
 from backbones.layers import set_drop_block_progress
-from backbones.models import CspBackbone, DropBlock, Fusion, Stem
+from backbones.models import Block, CspBackbone, DropBlock, Fusion, Stem
 
 ODD = (41, 38)
 """Height and width that are rounded up at each halving."""
@@ -28,6 +28,8 @@ FIELDS = [
     {"downsample": "reorg3d", "pyramid": "reorg3d"},
     {"downsample": "reorg3d", "output_stride": 8, "stem": Stem(4, kernel=7, stride=8), "drop_path_rate": 0.5},
     {"downsample": "concat", "downsample_kernel": 9},
+    {"block": Block("bottleneck", groups=2, elastic="pool"), "drop_path_rate": 0.5},
+    {"block": Block("darknet", elastic="reorg3d"), "pyramid": "avgpool"},
     {"downsample": "concat", "output_stride": 8, "stem": Stem(4, kernel=7, stride=8)},
 ]
 
