@@ -5,6 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from backbones.assembly.network import notes_on
 from backbones.dataset.index import Index
 from backbones.recipe import DEFAULT_EPOCHS, burn_in_steps, micro_batch
 from backbones.training.evaluate import Evaluation
@@ -17,6 +18,8 @@ _MIN_BATCH_NORM_IMAGES = 8
 """Least number of images for a good estimate of a channel's statistics."""
 _MAX_LOG_INTERVAL = 250
 """Steps between two rows up to which two looks at the fusion weights fall into the first 500 steps."""
+_MAX_CFG_NOTES = 5
+"""Notes on a cfg that are printed when a run starts."""
 _COUNTER_TEXTS = {"data/replaced": ("bad images", "{} were replaced by others of their class")}
 """Label and text of the line about each counter of the loader."""
 
@@ -60,12 +63,20 @@ def _facts(run: Run, folder: Path, train: Index) -> Iterator[tuple[str, object]]
 
 
 def _remarks(run: Run, notes: tuple[str, ...], changed: Changes) -> Iterator[tuple[str, object]]:
-    for note in notes:
+    for note in (*notes, *_cfg_notes(run.recipe.model)):
         yield "note", note
     for change in _describe(changed):
         yield "changed", change
     for warning in find_bad_settings(run):
         yield "warning", warning
+
+
+def _cfg_notes(model: str) -> list[str]:
+    """Return what a cfg says without effect on the training."""
+    notes = notes_on(model)
+    rest = len(notes) - _MAX_CFG_NOTES
+    more = [f"{rest} more such notes: `python -m backbones summary {quote(model)}` lists them"] if rest > 0 else []
+    return [*notes[:_MAX_CFG_NOTES], *more]
 
 
 def _describe(changed: Changes) -> list[str]:

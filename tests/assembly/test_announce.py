@@ -55,6 +55,15 @@ def test_the_introduction_shows_how_the_batch_is_shared(tmp_path):
     assert "changed: lr: 0.1 -> 0.2" in text
 
 
+def test_what_a_cfg_says_without_effect_is_said_at_the_start(tmp_path):
+    once = "[convolutional]\nfilters=2\nsize=1\nstride=1\nactivation=linear\nlearning_rate=0.5\n"
+    cfg = tmp_path / "x.cfg"
+    cfg.write_text("[net]\nheight=8\nwidth=8\nchannels=3\n" + once * 7 + "[avgpool]\n")
+    text = introduced(Recipe(model=str(cfg)), tmp_path, train_size=320)
+    assert text.count("learning_rate=0.5 has no effect here: ") == 5
+    assert "note: 2 more such notes: `python -m backbones summary" in text
+
+
 def test_a_tail_is_mentioned_only_where_there_is_one(tmp_path):
     assert "left out" not in introduced(Recipe(batch_size=32), tmp_path, train_size=320)
 
