@@ -63,14 +63,12 @@ TINY = Backbone(
 FIELDS = [
     {"downsample_kernel": 5, "output_stride": 8},
     {"downsample_kernel": 7, "downsample": "concat"},
-    {"downsample_kernel": 9, "downsample": "split"},
-    {"downsample": "reorg3d", "drop_path_rate": 0.2},
+    {"downsample_kernel": 9, "downsample": "split", "block": Block("bottleneck", groups=1)},
     {"downsample": "reorg3d", "pyramid": "reorg3d"},
-    {"block": Block("bottleneck", groups=1)},
     {"block": Block("darknet", groups=4), "downsample_kernel": 5},
     {"block": Block("bottleneck", groups=4, elastic="pool")},
     {"block": Block("bottleneck", groups=4, elastic="reorg3d"), "fusion": Fusion("stage", "per_feature", "softmax")},
-    {"block": Block("darknet", elastic="reorg3d"), "downsample": "reorg3d"},
+    {"block": Block("darknet", elastic="reorg3d"), "downsample": "reorg3d", "drop_path_rate": 0.2},
 ]
 
 
@@ -99,16 +97,14 @@ def test_an_elastic_block_has_the_layers_of_the_published_cfg():
     assert [(layer.kind, *(layer[name] for name in names[layer.kind])) for layer in found] == ELASTIC
 
 
-@pytest.mark.parametrize(("name", "layers", "blocks"), [("csresnext50", 188, 13), ("csdarknet53", 269, 23)])
-def test_the_elastic_networks_have_as_many_layers_as_the_published_cfgs(name, layers, blocks):
-    """Their first stages have no narrower entry and no narrower blocks."""
-    spec = backbones.models.VARIANTS[name].spec
-    stages = (replace(spec.stages[0], entry=None, hidden=None), *spec.stages[1:])
+def test_the_elastic_csresnext50_has_as_many_layers_as_the_published_cfg():
+    """The first stage of the cfg has no narrower entry."""
+    spec = backbones.models.VARIANTS["csresnext50"].spec
+    stages = (replace(spec.stages[0], entry=None), *spec.stages[1:])
     with torch.device("meta"):
         model = CspBackbone(replace(spec, block=replace(spec.block, elastic="pool"), stages=stages))
-    found = trace(model).cfg.layers
-    assert len(found) == layers
-    assert sum(layer.kind == "upsample" for layer in found) == blocks
+    kinds = [layer.kind for layer in trace(model).cfg.layers]
+    assert (len(kinds), kinds.count("upsample"), kinds.count("maxpool")) == (188, 13, 14)
 
 
 def test_the_cfg_names_the_kernel_and_the_space_to_depth():

@@ -51,14 +51,13 @@ OPTIONS = [
     ("csdarknet53_omega_mi_ip", {"pyramid": "conv_add"}),
     ("csresnext50", {"pyramid": "avgpool"}),
     ("csresnext50sub", {"pyramid": "avgpool"}),
-    ("csresnext50sub", {"downsample_kernel": 5}),
-    ("csdarknet53", {"downsample_kernel": 7, "block_groups": 8}),
-    ("csresnext50", {"downsample_kernel": 9, "drop_path_rate": 0.2}),
-    ("csresnext50", {"block_groups": 1}),
-    ("csresnext50_ws_mi2", {"block_elastic": "pool", "drop_path_rate": 0.2}),
-    ("csdarknet53_omega_mi_db_ip", {"block_elastic": "reorg3d"}),
-    ("csdarknet53_omega_mi_ip", {"downsample": "reorg3d"}),
-    ("csresnext50_ws_mi2", {"downsample": "reorg3d", "drop_path_rate": 0.2}),
+    ("csresnext50sub", {"downsample_kernel": 5, "depths": [1, 2, 1, 1]}),
+    ("csdarknet53", {"downsample_kernel": 7, "block_groups": 8, "depths": [1, 2, 1, 1, 1]}),
+    ("csresnext50", {"downsample_kernel": 9, "drop_path_rate": 0.2, "depths": [1, 2, 1, 1]}),
+    ("csresnext50", {"block_groups": 1, "depths": [1, 2, 1, 1]}),
+    ("csresnext50_ws_mi2", {"block_elastic": "pool", "drop_path_rate": 0.2, "depths": [1, 2, 1, 1]}),
+    ("csdarknet53_omega_mi_db_ip", {"block_elastic": "reorg3d", "depths": [1, 2, 1, 1, 1]}),
+    ("csdarknet53_omega_mi_ip", {"downsample": "reorg3d", "depths": [1, 2, 1, 1, 1]}),
 ]
 
 
