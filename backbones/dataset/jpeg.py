@@ -39,7 +39,7 @@ _RESTART = re.compile(rb"\xff+[\xd0-\xd7]", re.DOTALL)
 
 
 class JpegHeader(NamedTuple):
-    """What the header of a JPEG file says about its picture."""
+    """Size and colours of a picture, from the header of its JPEG file."""
 
     height: int
     """In pixels."""
