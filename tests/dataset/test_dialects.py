@@ -54,3 +54,8 @@ def test_usual_files_are_left_to_dali(start: str) -> None:
 def test_an_animation_is_unusual() -> None:
     assert read_header(FILES["webp animated.webp"]).is_unusual
     assert read_header(FILES["png animated.png"]).is_unusual
+
+
+@pytest.mark.parametrize("kind", ["Adobe 0", "Adobe 2", "of components R G B", "kept RGB", "CMYK Adobe 2"])
+def test_colours_that_decoders_may_convert_otherwise_are_left_to_pil(kind: str) -> None:
+    assert read_header(FILES[f"jpeg {kind}.jpg"]).is_unusual
