@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from backbones.layers.activation import ActivationName, create_activation
 from backbones.layers.fold import fold_unit
+from backbones.layers.norm_act import Unmerged, is_recomputable, norm_act
 
 
 class ConvNormAct(nn.Module):
@@ -16,9 +17,14 @@ class ConvNormAct(nn.Module):
     halves it and rounds up. ``bn_momentum`` is the share of the new batch in the running statistics, 0.01 in darknet's
     GPU code; `backbones.models.batch_norm.set_batch_norm` changes it in a finished model.
 
+    In training, backward computes the normalized map once more in place of keeping it, unless ``recompute`` is False
+    (see `set_recompute`).
+
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) for an odd kernel
     """
+
+    recompute = True
 
     def __init__(  # noqa: PLR0913  (every option of a convolution)
         self,
@@ -42,7 +48,17 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalize, activate."""
-        return self.act(self.bn(self.conv(x)))
+        x = self.conv(x)
+        return norm_act(x, self.bn, self.act) if self.recompute else self.act(self.bn(x))
+
+    def convolve(self, x: Tensor) -> Tensor | Unmerged:
+        """Convolve, and leave normalization and activation to a merge where they can become part of it.
+
+        Shape:
+            (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+        """
+        can_wait = self.recompute and type(self) is ConvNormAct and is_recomputable(x, self, self.bn, self.act)
+        return Unmerged(self.conv(x), self.bn, self.act) if can_wait else self(x)
 
     def reparameterize(self) -> None:
         """Fold the batch normalization into the convolution, for inference.

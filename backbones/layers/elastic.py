@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.errors import require_choice
+from backbones.layers.pooling import HalvingMaxPool2d
 from backbones.layers.reorg import PaddedReorg3d, inverse_reorg3d
 
 ElasticKind = Literal["pool", "reorg3d"]
@@ -89,7 +90,7 @@ class Elastic(nn.Module):
         super().__init__()
         self.first, self.second = ChannelHalf(0), ChannelHalf(1)
         self.fine = fine
-        self.shrink = PaddedReorg3d(2) if kind == "reorg3d" else nn.MaxPool2d(2, ceil_mode=True)
+        self.shrink = PaddedReorg3d(2) if kind == "reorg3d" else HalvingMaxPool2d()
         self.coarse = coarse
         self.enlarge = DoubleSize(kind)
 

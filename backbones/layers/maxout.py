@@ -7,12 +7,17 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.layers.norm_act import Unmerged, merge
+from backbones.layers.shortcut import require_fitting
+
+_LINEAR = nn.Identity()
+
 
 def maxout(x: Tensor, out_channels: int) -> Tensor:
     """Return in channel g the maximum of the input channels g, g + out_channels, g + 2 out_channels, ...
 
     This is darknet's ``[maxpool] maxpool_depth=1``. If ``out_channels`` does not divide the channels of the input, the
-    last output channels have one input channel less.
+    last output channels have one input channel less. Of equal inputs the first gets the gradient.
 
     Shape:
         (N, C, H, W) -> (N, out_channels, H, W) with C >= out_channels
@@ -22,15 +27,12 @@ def maxout(x: Tensor, out_channels: int) -> Tensor:
     """
     if not 1 <= out_channels <= x.shape[1]:
         raise ValueError(f"out_channels={out_channels} must lie in [1, {x.shape[1]}], the channels of the input")
-    missing = -x.shape[1] % out_channels
-    full = F.pad(x, (0, 0, 0, 0, 0, missing), value=-torch.inf) if missing else x
-    # max over a dimension gives the gradient to one of equal inputs; amax would divide it among them.
-    return full.unflatten(1, (-1, out_channels)).max(1).values
+    return _take_larger(x.split(out_channels, 1))
 
 
 @torch.fx.wrap
 def max_fitting(inputs: Sequence[Tensor], channels: Sequence[int]) -> Tensor:
-    """Compute `maxout` of inputs that must have these channels.
+    """Return the element-wise maximum of inputs that must have these channels and one size.
 
     It is one node of a graph that `torch.fx` traces, because a trace has no shapes to check.
 
@@ -38,12 +40,10 @@ def max_fitting(inputs: Sequence[Tensor], channels: Sequence[int]) -> Tensor:
         (N, channels[j], H, W) for each j -> (N, channels[0], H, W)
 
     Raises:
-        ValueError: the inputs have another number or width.
+        ValueError: the inputs have another number, width or size.
     """
-    widths = tuple(x.shape[1] for x in inputs)
-    if widths != tuple(channels):
-        raise ValueError(f"maxout of {tuple(channels)} channels got inputs of {widths} channels")
-    return maxout(torch.cat(tuple(inputs), 1), channels[0])
+    require_fitting(inputs, channels, kind="maxout")
+    return _take_larger(inputs)
 
 
 class Maxout(nn.Module):
@@ -59,6 +59,8 @@ class Maxout(nn.Module):
         ValueError: there are fewer than two inputs, or their widths do not fit.
     """
 
+    recompute = True
+
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.channels = tuple(channels)
@@ -68,10 +70,30 @@ class Maxout(nn.Module):
                 f"channels={self.channels}: maxout takes two or more inputs of one width; only the last may be narrower"
             )
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the maximum of the inputs, which have the order of ``channels``."""
-        return max_fitting(inputs, self.channels)
+    def forward(self, first: Tensor | Unmerged, *others: Tensor) -> Tensor:
+        """Return the maximum of the inputs, which have the order of ``channels``.
+
+        The normalization of a first input that is `Unmerged` becomes part of the maximum.
+        """
+        merged = None
+        if self.recompute and not isinstance(first, torch.fx.Proxy):
+            require_fitting((first.x if isinstance(first, Unmerged) else first, *others), self.channels, kind="maxout")
+            merged = merge(first, others, shares=None, kind="max", act=_LINEAR)
+        if merged is not None:
+            return merged
+        return max_fitting((first.finish() if isinstance(first, Unmerged) else first, *others), self.channels)
 
     def extra_repr(self) -> str:
         """Show the widths in ``print(model)``."""
         return f"{self.channels}"
+
+
+def _take_larger(inputs: Sequence[Tensor]) -> Tensor:
+    """Return the maximum, one pair after the other, so that the memory order of the maps stays."""
+    largest = inputs[0]
+    for x in inputs[1:]:
+        missing = largest.shape[1] - x.shape[1]
+        filled = F.pad(x, (0, 0, 0, 0, 0, missing), value=-torch.inf) if missing else x
+        # torch.maximum would divide the gradient between equal inputs.
+        largest = torch.where((filled > largest) | filled.isnan(), filled, largest)
+    return largest

@@ -5,6 +5,9 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.layers.norm_act import is_recomputable
+from backbones.layers.recomputed.max_pool import halve
+
 
 @torch.fx.wrap  # the windows depend on the size, which a trace does not have
 def darknet_max_pool2d(x: Tensor, size: int, stride: int | None = None, padding: int | None = None) -> Tensor:
@@ -79,6 +82,27 @@ class LocalAvgPool2d(DarknetMaxPool2d):
     def forward(self, x: Tensor) -> Tensor:
         """Average the cells of each window."""
         return local_avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+class HalvingMaxPool2d(nn.MaxPool2d):
+    """2x2 max pool of stride 2 that rounds odd sizes up, as darknet's.
+
+    In training it keeps one byte for each cell of its result, unless ``recompute`` is False (see `set_recompute`).
+
+    Shape:
+        (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))
+    """
+
+    recompute = True
+
+    def __init__(self) -> None:
+        super().__init__(2, ceil_mode=True)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name of the base class)
+        """Take the largest of four cells."""
+        if self.recompute and is_recomputable(input):
+            return halve(input)
+        return F.max_pool2d(input, 2, ceil_mode=True)
 
 
 class DilatedMaxPool2d(nn.Module):

@@ -23,7 +23,9 @@ def reorg3d(x: Tensor, stride: int) -> Tensor:
     _require_divisible("height", height, stride)
     _require_divisible("width", width, stride)
     blocks = x.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))
-    return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    if not _is_channels_last(x):
+        return blocks.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+    return blocks.permute(0, 2, 4, 3, 5, 1).flatten(3).permute(0, 3, 1, 2)
 
 
 @torch.fx.wrap
@@ -48,7 +50,9 @@ def inverse_reorg3d(x: Tensor, stride: int) -> Tensor:
     """
     _require_divisible("channels", x.shape[1], stride * stride)
     blocks = x.unflatten(1, (stride, stride, -1))
-    return blocks.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+    if not _is_channels_last(x):
+        return blocks.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+    return blocks.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
@@ -146,6 +150,10 @@ class DilatedReorg3d(nn.Module):
 
     def _shift_left(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.dilation))[..., self.dilation :]
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _require_divisible(what: str, size: int, by: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbones.errors import require_choice
 from backbones.layers.activation import ActivationName, create_activation
+from backbones.layers.norm_act import Unmerged, merge
 
 WeightsType = Literal["none", "per_feature", "per_channel"]
 Normalization = Literal["none", "relu", "softmax", "sigmoid"]
@@ -50,6 +51,8 @@ class WeightedShortcut(nn.Module):
             no gradient for it; or a call has inputs of another number, width or size.
     """
 
+    recompute = True
+
     def __init__(
         self,
         channels: Sequence[int],
@@ -74,9 +77,20 @@ class WeightedShortcut(nn.Module):
         self.weight = _create_weight(self.channels, weights_type, normalization)
         self.act = create_activation(act, self.channels[0])
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Add the inputs, which have the order of ``channels``."""
-        return self.act(sum_fitting(inputs, self.effective_weights(), self.channels))
+    def forward(self, first: Tensor | Unmerged, *others: Tensor) -> Tensor:
+        """Add the inputs, which have the order of ``channels``.
+
+        The normalization of a first input that is `Unmerged` becomes part of the sum.
+        """
+        shares = self.effective_weights()
+        merged = None
+        if self.recompute and not isinstance(first, torch.fx.Proxy):
+            require_fitting((first.x if isinstance(first, Unmerged) else first, *others), self.channels)
+            merged = merge(first, others, shares=shares, kind="sum", act=self.act)
+        if merged is not None:
+            return merged
+        inputs = (first.finish() if isinstance(first, Unmerged) else first, *others)
+        return self.act(sum_fitting(inputs, shares, self.channels))
 
     def effective_weights(self) -> Tensor | None:
         """Return the share of each input, (inputs, 1 or C); None for a plain sum."""
@@ -156,16 +170,21 @@ def sum_fitting(inputs: Sequence[Tensor], weights: Tensor | None, channels: Sequ
     Raises:
         ValueError: the inputs have another number, width or size.
     """
+    require_fitting(inputs, channels)
+    return weighted_sum(inputs, weights)
+
+
+def require_fitting(inputs: Sequence[Tensor], channels: Sequence[int], *, kind: str = "shortcut") -> None:
+    """Raise `ValueError` unless the inputs have these channels and one size."""
     widths = tuple(x.shape[1] for x in inputs)
     if widths != tuple(channels):
-        raise ValueError(f"shortcut of {tuple(channels)} channels got inputs of {widths} channels")
+        raise ValueError(f"{kind} of {tuple(channels)} channels got inputs of {widths} channels")
     for index, x in enumerate(inputs):
         if x.shape[2:] != inputs[0].shape[2:]:
             raise ValueError(
-                f"shortcut input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
-                f"{tuple(inputs[0].shape[2:])}: a shortcut adds maps of one resolution"
+                f"{kind} input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
+                f"{tuple(inputs[0].shape[2:])}: its inputs have one resolution"
             )
-    return weighted_sum(inputs, weights)
 
 
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.drop_path import DropPath
 from backbones.layers.elastic import Elastic
 from backbones.layers.maxout import Maxout
+from backbones.layers.norm_act import Unmerged, has_hooks
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
 
@@ -51,7 +52,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, *earlier: Tensor) -> Tensor:
         """Add the residual of the newest output to all given outputs."""
-        return self.drop(self.shortcut(self.drop_path(self.convs(earlier[0])), *earlier))
+        return self.drop(self.shortcut(self._run_residual_path(earlier[0]), *earlier))
+
+    def _run_residual_path(self, x: Tensor) -> Tensor | Unmerged:
+        """Run the convolutions; the normalization of the last one is left to the shortcut where that is possible."""
+        last = self.convs[-1]
+        if not isinstance(last, ConvNormAct) or isinstance(self.drop_path, DropPath) or has_hooks(self.convs):
+            return self.drop_path(self.convs(x))
+        for conv in self.convs[:-1]:
+            x = conv(x)
+        return last.convolve(x)
 
 
 def create_block(  # noqa: PLR0913  (every option of a block)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.input_pyramid import PyramidKind, pyramid_channels
-from backbones.layers.pooling import DilatedMaxPool2d
+from backbones.layers.pooling import DilatedMaxPool2d, HalvingMaxPool2d
 from backbones.layers.reorg import DilatedReorg3d, PaddedReorg3d
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Backbone
@@ -26,7 +26,7 @@ class BranchedDownsample(nn.Module):
         super().__init__()
         self.conv = conv
         halves = conv.conv.stride[0] == 2
-        self.pool = nn.MaxPool2d(2, ceil_mode=True) if halves else DilatedMaxPool2d(conv.conv.dilation[0])
+        self.pool = HalvingMaxPool2d() if halves else DilatedMaxPool2d(conv.conv.dilation[0])
         self.kind = kind
         channels = conv.conv.out_channels
         self.add = WeightedShortcut((channels, channels)) if kind == "add" else None

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_path import drop_path_rates
+from backbones.layers.pooling import HalvingMaxPool2d
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
@@ -23,7 +24,7 @@ class ConvStem(nn.Sequential):
     def __init__(self, in_channels: int, stem: Stem, *, act: ActivationName) -> None:
         super().__init__()
         self.conv = ConvNormAct(in_channels, stem.width, kernel=stem.kernel, stride=stem.stride, act=act)
-        self.pool = nn.MaxPool2d(2, ceil_mode=True) if stem.pool else nn.Identity()
+        self.pool = HalvingMaxPool2d() if stem.pool else nn.Identity()
 
 
 class CrossStage(nn.Module):

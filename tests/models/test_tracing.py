@@ -9,6 +9,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import backbones
 from backbones.layers import set_drop_block_progress
+from backbones.layers.norm_act import set_recompute
 from backbones.models import Block, CspBackbone, DropBlock, Fusion, Stem
 
 ODD = (41, 38)
@@ -56,6 +57,7 @@ def run(network, images):
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_the_graph_has_the_same_logits_gradients_and_statistics(tiny_spec, images, fields):
     model = build(tiny_spec, **fields).train()
+    set_recompute(model, on=False)  # a graph consists of torch's own operations, which round in another order
     graph = symbolic_trace(build(tiny_spec, **fields).train())
     torch.testing.assert_close(run(graph, images), run(model, images), rtol=0, atol=0)
     statistics = {name: value for name, value in model.named_buffers() if "running" in name}
