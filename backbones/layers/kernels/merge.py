@@ -31,6 +31,14 @@ def store_tile(x, row, channel, stride, inside, value):
 
 
 @triton.jit
+def find_rows(block, channel, cells, C: tl.constexpr, BM: tl.constexpr):
+    """Return the rows of a block of this program's group, and which rows and cells exist."""
+    local = block * BM + tl.arange(0, BM)
+    valid = local < cells
+    return tl.program_id(2) * cells + local, valid, valid[:, None] & (channel < C)[None, :]
+
+
+@triton.jit
 def load_share(shares, index, channel, C: tl.constexpr, SHARES: tl.constexpr):
     """Load the share of an input for each channel."""
     if SHARES == 0:
@@ -89,10 +97,7 @@ def write_value(
     """Write the value, dense."""
     group = tl.program_id(2)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    local = tl.program_id(0) * BM + tl.arange(0, BM)
-    valid = local < numbers[3]
-    row = group * numbers[3] + local
-    inside = valid[:, None] & (channel < C)[None, :]
+    row, valid, inside = find_rows(tl.program_id(0), channel, numbers[3], C, BM)
     mean, inverse, weight, bias = load_norm(vectors, numbers, group, channel, C, NORM)
     standard = (load_tile(x, row, channel, x_stride, inside, 0.0) - mean[None, :]) * inverse[None, :]
     slope = load_slope(vectors[4], numbers[1], channel, C, SLOPES)[None, :]
@@ -166,10 +171,8 @@ def sum_part(
     names = tl.arange(0, BR)
     sums = tl.zeros([BR, BC], tl.float32)
     for iteration in range(iterations):
-        local = (tl.program_id(0) * iterations + iteration) * BM + tl.arange(0, BM)
-        valid = local < numbers[3]
-        row = group * numbers[3] + local
-        inside = valid[:, None] & (channel < C)[None, :]
+        block = tl.program_id(0) * iterations + iteration
+        row, valid, inside = find_rows(block, channel, numbers[3], C, BM)
         standard = (load_tile(x, row, channel, x_stride, inside, 0.0) - norm[0][None, :]) * norm[1][None, :]
         given = load_tile(gradient, row, channel, gradient_stride, inside, 0.0)
         sums = sum_tile(
@@ -207,11 +210,13 @@ def combine_rows(parts, rows, sums, cells, count, G: tl.constexpr, C: tl.constex
 
 @triton.jit
 def write_others(
-    given, total, taken, of_others, others, strides, shares, row, channel, valid, C: tl.constexpr,
+    given, total, free, of_others, others, strides, shares, row, channel, valid, C: tl.constexpr,
     WIDTHS: tl.constexpr, SHARES: tl.constexpr, MAX: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of each other input, dense; of equal inputs of a maximum the first gets it."""
-    free = taken == 0
+    """Write the gradient of each other input, dense; of equal inputs of a maximum the first gets it.
+
+    ``free`` marks the cells of a maximum that no earlier input has won.
+    """
     for j in tl.static_range(len(WIDTHS)):
         inside = valid[:, None] & (channel < tl.minimum(WIDTHS[j], C))[None, :]
         of_other = given * load_share(shares, j + 1, channel, C, SHARES)[None, :]
@@ -241,10 +246,7 @@ def write_gradients(
     """Write the gradients of ``x`` and (OTHERS) of the other inputs, or (MERGED) the one that all others have."""
     group = tl.program_id(2)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    local = tl.program_id(0) * BM + tl.arange(0, BM)
-    valid = local < numbers[3]
-    row = group * numbers[3] + local
-    inside = valid[:, None] & (channel < C)[None, :]
+    row, valid, inside = find_rows(tl.program_id(0), channel, numbers[3], C, BM)
     norm = load_norm(vectors, numbers, group, channel, C, NORM)
     slope = load_slope(vectors[4], numbers[1], channel, C, SLOPES)[None, :]
     standard = (load_tile(x, row, channel, x_stride, inside, 0.0) - norm[0][None, :]) * norm[1][None, :]
