@@ -70,7 +70,7 @@ class Maxout(nn.Module):
                 f"channels={self.channels}: maxout takes two or more inputs of one width; only the last may be narrower"
             )
 
-    def forward(self, first: Tensor | Unmerged, *others: Tensor) -> Tensor:
+    def forward(self, first: Tensor | Unmerged, *others: Tensor, shares: None = None) -> Tensor:  # noqa: ARG002
         """Return the maximum of the inputs, which have the order of ``channels``.
 
         The normalization of a first input that is `Unmerged` becomes part of the maximum.

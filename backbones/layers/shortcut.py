@@ -1,6 +1,6 @@
 """Shortcut: the sum of feature maps, plain or with learned weights (darknet issue #4662)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from backbones.errors import require_choice
 from backbones.layers.activation import ActivationName, create_activation
 from backbones.layers.norm_act import Unmerged, merge
+from backbones.layers.recomputed.shares import EPSILON, compute_shares
 
 WeightsType = Literal["none", "per_feature", "per_channel"]
 Normalization = Literal["none", "relu", "softmax", "sigmoid"]
 FusionGradient = Literal["true", "darknet"]
 
-EPSILON = 1e-4
-"""Term added to the sum that normalizes the fusion weights, so the shares add up to slightly less than 1."""
+Shares = dict[nn.Module, Tensor]
+"""Effective weights of shortcuts, each (inputs, 1 or C), by the shortcut."""
 
 MIN_WEIGHT = 1e-3
 """Lower bound of fusion weights in the relu normalization (darknet's GPU code since March 2020)."""
@@ -77,12 +78,15 @@ class WeightedShortcut(nn.Module):
         self.weight = _create_weight(self.channels, weights_type, normalization)
         self.act = create_activation(act, self.channels[0])
 
-    def forward(self, first: Tensor | Unmerged, *others: Tensor) -> Tensor:
+    def forward(self, first: Tensor | Unmerged, *others: Tensor, shares: Tensor | None = None) -> Tensor:
         """Add the inputs, which have the order of ``channels``.
 
-        The normalization of a first input that is `Unmerged` becomes part of the sum.
+        Args:
+            first: output of the layer before; the normalization of one that is `Unmerged` becomes part of the sum.
+            others: further inputs.
+            shares: the effective weights, where they are computed already.
         """
-        shares = self.effective_weights()
+        shares = self.effective_weights() if shares is None else shares
         merged = None
         if self.recompute and not isinstance(first, torch.fx.Proxy):
             require_fitting((first.x if isinstance(first, Unmerged) else first, *others), self.channels)
@@ -119,10 +123,29 @@ class WeightedShortcut(nn.Module):
         return f"{self.channels}, {fusion}, fusion_gradient={self.fusion_gradient}"
 
 
+def find_shortcuts(model: nn.Module) -> list[WeightedShortcut]:
+    """Return the shortcuts of ``model`` that have fusion weights."""
+    shortcuts = [module for module in model.modules() if isinstance(module, WeightedShortcut)]
+    return [shortcut for shortcut in shortcuts if shortcut.weight is not None]
+
+
+def share_together(shortcuts: Iterable[WeightedShortcut]) -> Shares:
+    """Return the shares of weighted shortcuts, those of one rule computed together."""
+    groups: dict[tuple[Normalization, float, FusionGradient], list[WeightedShortcut]] = {}
+    for shortcut in shortcuts:
+        if shortcut.recompute:
+            rule = (shortcut.normalization, shortcut.floor, shortcut.fusion_gradient)
+            groups.setdefault(rule, []).append(shortcut)
+    shares: Shares = {}
+    for rule, alike in groups.items():
+        weights = [cast(Tensor, shortcut.weight) for shortcut in alike]
+        shares.update(zip(alike, compute_shares(weights, *rule), strict=True))
+    return shares
+
+
 def fusion_weights(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
     """Return the raw fusion weights in ``model``, each with its hold in burn-ins, for darknet's update rule."""
-    shortcuts = [module for module in model.modules() if isinstance(module, WeightedShortcut)]
-    return [(shortcut.weight, shortcut.burnin_update) for shortcut in shortcuts if shortcut.weight is not None]
+    return [(cast(nn.Parameter, each.weight), each.burnin_update) for each in find_shortcuts(model)]
 
 
 def effective_weights(weight: Tensor, normalization: Normalization, *, floor: float = MIN_WEIGHT) -> Tensor:

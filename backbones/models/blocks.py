@@ -50,9 +50,12 @@ class ResidualBlock(nn.Module):
         """Return the number of earlier outputs that the block takes."""
         return len(self.shortcut.channels) - 1
 
-    def forward(self, *earlier: Tensor) -> Tensor:
-        """Add the residual of the newest output to all given outputs."""
-        return self.drop(self.shortcut(self._run_residual_path(earlier[0]), *earlier))
+    def forward(self, *earlier: Tensor, shares: Tensor | None = None) -> Tensor:
+        """Add the residual of the newest output to all given outputs.
+
+        ``shares`` are the effective weights of the shortcut, where they are computed already.
+        """
+        return self.drop(self.shortcut(self._run_residual_path(earlier[0]), *earlier, shares=shares))
 
     def _run_residual_path(self, x: Tensor) -> Tensor | Unmerged:
         """Run the convolutions; the normalization of the last one is left to the shortcut where that is possible."""

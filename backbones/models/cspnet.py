@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from backbones.layers.conv import darknet_uniform_
 from backbones.layers.input_pyramid import InputPyramid
+from backbones.layers.norm_act import is_recomputable
 from backbones.layers.old_names import accept_old_names
-from backbones.layers.shortcut import WeightedShortcut
+from backbones.layers.shortcut import Shares, WeightedShortcut, find_shortcuts, share_together
 from backbones.models.downsample import pyramid_kind
 from backbones.models.recompute import recompute
 from backbones.models.spec import Backbone
@@ -67,6 +68,7 @@ class CspBackbone(nn.Module):
         self.stages = nn.Sequential(*(CrossStage(spec, index, in_chans=in_chans) for index in range(len(spec.stages))))
         self.head = ClassifierHead(self.num_features, self.num_classes, pool_type=global_pool, drop_rate=self.drop_rate)
         _initialize_classifier(self.head.fc)
+        self._shortcuts = find_shortcuts(self.stages)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""
@@ -74,10 +76,10 @@ class CspBackbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (N, num_features, H / s, W / s); s is 32 or ``spec.output_stride``."""
-        levels = self._compute_pyramid(x)
+        levels, shares = self._compute_pyramid(x), self._compute_shares(x)
         x = self.stem(x)
         for stage in self.stages:
-            x = self._run_stage(stage, x, levels)
+            x = self._run_stage(stage, x, levels, shares)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # noqa: FBT001  (timm's signature)
@@ -126,6 +128,7 @@ class CspBackbone(nn.Module):
         if prune_head or kept < len(self.stages):
             self.reset_classifier(0, "")
         self.stages = self.stages[:kept]
+        self._shortcuts = find_shortcuts(self.stages)
         return take
 
     def get_classifier(self) -> nn.Module:
@@ -164,21 +167,26 @@ class CspBackbone(nn.Module):
     def _compute_pyramid(self, image: Tensor) -> list[Tensor]:
         return [] if self.pyramid is None else self.pyramid(image)
 
-    def _run_stage(self, stage: nn.Module, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    def _compute_shares(self, image: Tensor) -> Shares:
+        """Compute the shares of all shortcuts at once, where autograd runs and nothing else traces the network."""
+        return share_together(self._shortcuts) if is_recomputable(image) else {}
+
+    def _run_stage(self, stage: nn.Module, x: Tensor, levels: Sequence[Tensor], shares: Shares) -> Tensor:
         assert isinstance(stage, CrossStage)
         inputs = (x,) if stage.level is None else (x, levels[stage.level - 1])
+        options = {"shares": shares} if shares else {}
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return recompute(stage, *inputs)
-        return stage(*inputs)
+            return recompute(stage, *inputs, **options)
+        return stage(*inputs, **options)
 
     def _run_levels(self, x: Tensor, *, stages: int) -> list[Tensor]:
         """Run the stem and the first ``stages`` stages and return every map listed in ``feature_info``."""
-        pyramid = self._compute_pyramid(x)
+        pyramid, shares = self._compute_pyramid(x), self._compute_shares(x)
         x = self.stem.conv(x)
         levels = [x] if self._stem_is_level else []
         x = self.stem.pool(x)
         for stage in self.stages[:stages]:
-            x = self._run_stage(stage, x, pyramid)
+            x = self._run_stage(stage, x, pyramid, shares)
             levels.append(x)
         return levels
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(module: nn.Module, *inputs: Tensor) -> Tensor:
+def recompute(module: nn.Module, *inputs: Tensor, **options: Any) -> Tensor:
     """Run ``module`` without keeping its activations; backward runs it again.
 
     Batch normalization updates its running statistics in the first run only. So training with and without
@@ -24,8 +25,8 @@ def recompute(module: nn.Module, *inputs: Tensor) -> Tensor:
 
     if torch.compiler.is_compiling():
         # A compiled graph updates the statistics once in any case, and accepts no contexts.
-        return checkpoint(module, *inputs, use_reentrant=False)
-    return checkpoint(module, *inputs, use_reentrant=False, context_fn=contexts)
+        return checkpoint(module, *inputs, **options, use_reentrant=False)
+    return checkpoint(module, *inputs, **options, use_reentrant=False, context_fn=contexts)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from backbones.layers.activation import ActivationName
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.drop_path import drop_path_rates
 from backbones.layers.pooling import HalvingMaxPool2d
+from backbones.layers.shortcut import Shares
 from backbones.models.blocks import ResidualBlock, create_block, create_drop_block, create_shortcut
 from backbones.models.downsample import create_downsample, create_join, pyramid_level, split_channels
 from backbones.models.spec import Backbone, Stem
@@ -61,11 +62,14 @@ class CrossStage(nn.Module):
         self.merge = ConvNormAct(2 * stage.width, stage.out, kernel=1, act=act)
         self.history = _count_history(spec, index)
 
-    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
-        """Downsample, run both paths, merge [transition, cross]."""
+    def forward(self, x: Tensor, level: Tensor | None = None, *, shares: Shares | None = None) -> Tensor:
+        """Downsample, run both paths, merge [transition, cross].
+
+        ``shares`` has the effective weights of shortcuts that are computed already.
+        """
         for_cross, for_entry = self._split(x, level)
         cross = self.cross(for_cross)
-        x = self.transition(self.drop(self._run_blocks(self.entry(for_entry))))
+        x = self.transition(self.drop(self._run_blocks(self.entry(for_entry), shares or {})))
         return self.merge(torch.cat([x, cross], 1))
 
     def _split(self, x: Tensor, level: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -74,14 +78,15 @@ class CrossStage(nn.Module):
             x = self.join(x, level)
         return x if isinstance(x, tuple) else (x, x)
 
-    def _run_blocks(self, entry: Tensor) -> Tensor:
+    def _run_blocks(self, entry: Tensor, shares: Shares) -> Tensor:
         earlier = [entry]
         for block in self.blocks:
             assert isinstance(block, ResidualBlock)
-            newest = block(*earlier[: block.sources])
+            newest = block(*earlier[: block.sources], shares=shares.get(block.shortcut))
             # Keep only the outputs that a later shortcut adds.
             earlier = [newest, *earlier][: self.history]
-        return earlier[0] if self.last_shortcut is None else self.last_shortcut(*earlier)
+        last = self.last_shortcut
+        return earlier[0] if last is None else last(*earlier, shares=shares.get(last))
 
 
 def _entry_width(spec: Backbone, index: int) -> int:

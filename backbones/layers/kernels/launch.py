@@ -1,5 +1,8 @@
 """The operators with Triton kernels: sizes of blocks, temporary memory and launches."""
 
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from backbones.layers.kernels.max_pool import write_largest, write_unpooled
 from backbones.layers.kernels.merge import combine_rows, sum_part, write_gradients, write_value
+from backbones.layers.kernels.shares import write_share_gradients, write_shares
 from backbones.layers.kernels.statistics import combine_parts, measure_part
 from backbones.layers.recomputed.expression import Expression, Gradients
 
@@ -22,6 +26,9 @@ MAX_CHANNELS_OF_TILE = 64
 
 PARTS_OF_TILE = 64
 """Results of programs that are combined at once."""
+
+COLUMNS_OF_SHARES = 128
+"""Columns of fusion weights that a program normalizes."""
 
 MAX_OTHERS = 15
 """Largest number of further inputs of a merge; more use torch."""
@@ -186,6 +193,51 @@ def max_pool_2x2_backward(gradient: Tensor, place: Tensor, height: int, width: i
         *(gradient, place, of_x, height, width, *pooled, tiling.cells, gradient.stride(3)), C=channels, **tiling.tile
     )
     return of_x
+
+
+def fusion_shares(weights: Sequence[Tensor], normalization: str, floor: float) -> list[Tensor]:
+    """See `backbones.layers.recomputed.shares.fusion_shares`."""
+    flat = _concatenate(weights)
+    shares = torch.empty_like(flat)
+    grid, table, rows = _describe_shortcuts(tuple(weight.shape for weight in weights), flat.device)
+    write_shares[grid](flat, shares, table, floor, NORMALIZATION=normalization, BR=rows, BC=COLUMNS_OF_SHARES)
+    return _split_like(shares, weights)
+
+
+def fusion_shares_backward(
+    gradients: Sequence[Tensor], weights: Sequence[Tensor], normalization: str, floor: float, rule: str
+) -> list[Tensor]:
+    """See `backbones.layers.recomputed.shares.fusion_shares_backward`."""
+    flat = _concatenate(weights)
+    of_weights = torch.empty_like(flat)
+    grid, table, rows = _describe_shortcuts(tuple(weight.shape for weight in weights), flat.device)
+    write_share_gradients[grid](
+        *(_concatenate(gradients), flat, of_weights, table, floor),
+        NORMALIZATION=normalization,
+        DARKNET=rule == "darknet",
+        BR=rows,
+        BC=COLUMNS_OF_SHARES,
+    )
+    return _split_like(of_weights, weights)
+
+
+@cache
+def _describe_shortcuts(shapes: tuple[torch.Size, ...], device: torch.device) -> tuple[tuple[int, int], Tensor, int]:
+    """Return the grid of the kernels of shares, their table of shortcuts and the rows of a block."""
+    starts = accumulate((shape.numel() for shape in shapes[:-1]), initial=0)
+    table = torch.tensor([(start, *shape) for start, shape in zip(starts, shapes, strict=True)], dtype=torch.int32)
+    columns = max(shape[1] for shape in shapes)
+    rows = triton.next_power_of_2(max(shape[0] for shape in shapes))
+    return (len(shapes), triton.cdiv(columns, COLUMNS_OF_SHARES)), table.to(device), rows
+
+
+def _concatenate(weights: Sequence[Tensor]) -> Tensor:
+    return torch.cat([weight.reshape(-1) for weight in weights])
+
+
+def _split_like(flat: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    parts = flat.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _reduce(gradient: Tensor, e: Expression) -> tuple[Tensor, Tensor]:
