@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "terminal": {"errors"},
     "foreign_options": set(),
     "contradictions": set(),
+    "counting": set(),
     "command_line": {"errors", "strict_yaml", "foreign_options", "contradictions"},
     "recipe": {"errors"},
     "layers": {"errors"},
@@ -29,12 +30,13 @@ MAY_IMPORT = {
     "training": FIRST | {"recipe"},
     "assembly": FIRST | {"recipe", "layers", "models", "darknet", "dataset", "data", "training", "__init__"},
 }
-MAY_IMPORT["commands"] = MAY_IMPORT["assembly"] | {"assembly", "command_line"}
+MAY_IMPORT["commands"] = MAY_IMPORT["assembly"] | {"assembly", "command_line", "counting"}
 MAY_IMPORT["__main__"] = {"errors", "terminal", "commands"}
 FOREIGN = {
     "layers": {"torch", "timm"},
     "models": {"torch", "timm", "numpy"},
     "darknet": {"torch", "timm", "numpy"},
+    "counting": {"torch"},
     "recipe": set(),
     "errors": set(),
 }
