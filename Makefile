@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 CPU := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=PASSIVE
 # The tests start many processes, which share compiled modules
 export PYTHONDONTWRITEBYTECODE :=
+BENCH := model fusion activations loader mixing health end_to_end scaling
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu check format lock clean
+.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu prove-gpu check format lock clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
@@ -49,12 +50,16 @@ test-namespaces: $(READY)  ## Train on two hosts made of network namespaces (a m
 test-hosts: $(READY)  ## The same, and on a real SLURM that is installed in a private root (minutes, root)
 	$(BIN)/python -m pytest -m hosts tests/hosts
 
-bench: $(READY)  ## Measure the loader and the mixing against their peers (minutes; leave the machine alone meanwhile)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/loader.py --json benchmarks/results/loader-cpu.json
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mixing.py --json benchmarks/results/mixing-cpu.json
+bench: $(READY)  ## Measure all that a CPU can, against peers, and write the tables (15 minutes; leave the machine alone)
+	for each in $(BENCH); do echo "== $$each"; OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		$(BIN)/python -m benchmarks.$$each --json benchmarks/results/$$each-cpu.json || exit 1; done
+	$(BIN)/python -m benchmarks.tables
+
+prove-gpu: $(READY)  ## Check and measure all that needs a GPU and write benchmarks/results/gpu.md (10 minutes)
+	$(BIN)/python -m benchmarks.prove_gpu
 
 bench-gpu: $(READY)  ## Measure the mixing on a GPU
-	$(BIN)/python benchmarks/mixing.py --device cuda --json benchmarks/results/mixing-gpu.json
+	$(BIN)/python -m benchmarks.mixing --devices cuda --json benchmarks/results/mixing-gpu.json
 
 check: $(READY)  ## Lint, format and types
 	$(BIN)/ruff check .

@@ -82,6 +82,7 @@ def measure(
     repeats: int = 1,
     scale: float = 1.0,
     clock: Clock = cpu_seconds,
+    prepare: Callable[[str], object] = lambda _name: None,
 ) -> Costs:
     """Return the cost of one action of each contender in each round except the first.
 
@@ -91,11 +92,13 @@ def measure(
         repeats: actions of a turn. A round has two turns of each contender.
         scale: factor of the cost, such as ``1000 / images`` for milliseconds per image.
         clock: what a turn costs.
+        prepare: called with the contender's name before each of its turns, outside of the measurement.
     """
     costs: Costs = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         found: Costs = {name: [] for name in contenders}
         for name in [*contenders, *reversed(contenders)]:
+            prepare(name)
             found[name].append(clock(_repeated(contenders[name], repeats)) * scale / repeats)
         for name, turns in found.items():
             costs[name].append(statistics.mean(turns))

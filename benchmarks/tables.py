@@ -23,8 +23,15 @@ range, or seven rounds of nine, lie on one side of 1.
 
 COMMANDS = {
     "gpu": "make prove-gpu",
+    "model-cpu": "python -m benchmarks.model --json benchmarks/results/model-cpu.json",
+    "fusion-cpu": "python -m benchmarks.fusion --json benchmarks/results/fusion-cpu.json",
+    "activations-cpu": "python -m benchmarks.activations --json benchmarks/results/activations-cpu.json",
     "loader-cpu": "python -m benchmarks.loader --json benchmarks/results/loader-cpu.json",
     "mixing-cpu": "python -m benchmarks.mixing --json benchmarks/results/mixing-cpu.json",
+    "health-cpu": "python -m benchmarks.health --json benchmarks/results/health-cpu.json",
+    "end_to_end-cpu": "python -m benchmarks.end_to_end --json benchmarks/results/end_to_end-cpu.json",
+    "scaling-cpu": "python -m benchmarks.scaling --json benchmarks/results/scaling-cpu.json",
+    "darknet-cpu": "python -m benchmarks.darknet --darknet PATH --json benchmarks/results/darknet-cpu.json",
 }
 """Result -> the command that measures it; one without a file is listed as not measured."""
 
