@@ -259,7 +259,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Ema:
-    """Exponential moving average of the weights (timm's ModelEmaV3)."""
+    """Exponential moving average of the weights (equal to timm's ModelEmaV3)."""
 
     decay: float = 0.9998
     """Share of the old average that each step keeps."""

@@ -1,14 +1,12 @@
 """A recipe to its parts: the loaders, the network and the run that the entry scripts put together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from backbones.assembly.health import create_health
@@ -21,11 +19,12 @@ from backbones.data.synthetic import synthetic_index
 from backbones.dataset.index import Index
 from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
-from backbones.layers import fusion_weights, set_drop_block_progress
+from backbones.layers import DropBlock2d, fusion_weights
 from backbones.layers.old_names import current_names
 from backbones.models.batch_norm import set_batch_norm
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.control import Control
+from backbones.training.ema import MovingAverage
 from backbones.training.loop import Checkpoints, Run
 from backbones.training.optim import create_optimizer
 from backbones.training.report import Report
@@ -151,7 +150,7 @@ def build_run(
         mix=Mixer(recipe.mixing, classes=len(train.index.classes), seed=recipe.seed, batch_size=recipe.batch_size),
         checkpoints=checkpoints,
         report=report,
-        on_step=partial(set_drop_block_progress, model),
+        on_step=follow_progress(model),
         ema=ema,
     )
 
@@ -197,8 +196,21 @@ def create_report(
     )
 
 
-def make_ema(recipe: Recipe, model: nn.Module) -> ModelEmaV3 | None:
+def make_ema(recipe: Recipe, model: nn.Module) -> MovingAverage | None:
     """Return the moving average of the weights, where the recipe asks for one."""
     if not recipe.model_ema:
         return None
-    return ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup)
+    return MovingAverage(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup)
+
+
+def follow_progress(model: nn.Module) -> Callable[[float], None]:
+    """Return `set_drop_block_progress` of ``model``; its layers are looked for once."""
+    layers = [module for module in model.modules() if isinstance(module, DropBlock2d)]
+
+    def follow(share: float) -> None:
+        if layers:
+            progress = [layer.progress for layer in layers]
+            values = [torch.full_like(progress[0], share)] * len(progress)
+            torch._foreach_copy_(progress, values)  # type: ignore[attr-defined]  # one kernel on a GPU
+
+    return follow

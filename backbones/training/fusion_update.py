@@ -1,6 +1,9 @@
 """Darknet's update of fusion weights: the momentum is clipped, nothing decays, burn-in may hold them."""
 
-from collections.abc import Callable, Iterable
+# Torch has no public name for operators on lists of tensors.
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,21 +41,43 @@ class FusionSGD(SGD):
         return loss
 
     def _update_fusion(self, group: dict[str, Any]) -> None:
+        """Move the fusion weights of a group, in a number of kernels that does not grow with theirs on a GPU."""
         group["updates"] += 1
-        held = group["updates"] < group["held_until"]
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            carried = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
-            before = parameter.clone(), carried.clone()
-            carried.add_(parameter.grad)
-            if not held:
-                carried.clamp_(-group["clip"], group["clip"])
-                parameter.sub_(group["lr"] * carried)
-                carried.mul_(group["momentum"])
-            if self.found_inf is not None:
-                for tensor, old in zip((parameter, carried), before, strict=True):
-                    tensor.copy_(torch.where(self.found_inf.bool(), old, tensor))
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not parameters:
+            return
+        carried = [self._carried_by(parameter) for parameter in parameters]
+        before = None if self.found_inf is None else _join(parameters + carried)
+        torch._foreach_add_(carried, [parameter.grad for parameter in parameters])
+        if group["updates"] >= group["held_until"]:
+            torch._foreach_clamp_min_(carried, -group["clip"])
+            torch._foreach_clamp_max_(carried, group["clip"])
+            torch._foreach_sub_(parameters, torch._foreach_mul(carried, group["lr"]))
+            torch._foreach_mul_(carried, group["momentum"])
+        if before is not None and self.found_inf is not None:
+            _restore_where(self.found_inf.bool(), before, parameters + carried)
+
+    def _carried_by(self, parameter: Tensor) -> Tensor:
+        """Return the sum that momentum carries, which begins as zeros."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    """Copy the values of all tensors into one vector."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _restore_where(condition: Tensor, before: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Give tensors their values of ``before`` back where the condition holds, which the host need not know.
+
+    Shape:
+        condition (), before (all elements,)
+    """
+    chosen = torch.where(condition, before, _join(tensors)).split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(tensor) for part, tensor in zip(chosen, tensors, strict=True)])
 
 
 def fusion_groups(

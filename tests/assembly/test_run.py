@@ -7,8 +7,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from backbones.assembly.run import build_model, build_run, make_ema, splits, train_loader, val_loader
+from backbones.assembly.run import build_model, build_run, follow_progress, make_ema, splits, train_loader, val_loader
 from backbones.errors import UserError
+from backbones.layers import DropBlock2d
 from backbones.recipe import Ema, Optim, Recipe, Synthetic
 from backbones.training.loop import NoCheckpoints
 
@@ -73,6 +74,20 @@ def test_the_average_is_made_only_when_asked_for():
     average = make_ema(replace(RECIPE, model_ema=True, ema=Ema(decay=0.5, warmup=False)), model)
     assert average is not None
     assert average.decay == 0.5
+
+
+def test_every_drop_block_follows_the_progress_and_is_looked_for_once(monkeypatch):
+    model = nn.Sequential(DropBlock2d(), nn.Sequential(nn.ReLU(), DropBlock2d(kind="paper")))
+    follow = follow_progress(model)
+    monkeypatch.setattr(nn.Module, "named_modules", None)
+    for share in (0.0, 0.1, 1 / 3):
+        follow(share)
+        expected = torch.ones(()).fill_(share)
+        assert all(torch.equal(module.progress, expected) for module in (model[0], model[1][1]))
+
+
+def test_a_network_without_drop_block_has_no_progress_to_follow():
+    follow_progress(nn.ReLU())(0.5)
 
 
 def test_validation_batches_are_as_large_as_training_batches():

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.recipe import Log, Optim, Recipe
+from backbones.training.ema import MovingAverage
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import NotFiniteError
 from backbones.training.loop import Run, train_epoch
@@ -130,7 +130,7 @@ def make_run(
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=micro_batches)
     accelerator.scaler = scaler
     model = model or network()
-    average = ModelEmaV3(model, decay=0.5) if ema else None
+    average = MovingAverage(model, decay=0.5) if ema else None
     prepared, optimizer = accelerator.prepare(model, create(model))
     total_steps = fields.get("total_steps", 8)
     schedule = fields.get("schedule", poly_with_burn_in(lr=0.05, total_steps=8, burn_in=2, power=1))

@@ -1,6 +1,7 @@
 """Darknet's training rules against recorded steps: gradients, and every parameter after each update."""
 
 import json
+import math
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.layers import ConvNormAct, Maxout, WeightedShortcut, fusion_weights, local_avg_pool2d, maxout, reorg3d
 from backbones.layers.pooling import darknet_max_pool2d
 from backbones.recipe import Optim
 from backbones.training.fusion_update import FusionSGD, fusion_groups
+from backbones.training.guard import forbid_update
 from backbones.training.optim import create_optimizer
 from backbones.training.schedule import poly_with_burn_in, set_lr
 
@@ -274,6 +277,63 @@ def test_other_groups_and_closures_work_as_in_sgd():
     torch.optim.SGD([torchs.weight], lr=0.1).step()
     assert ours.weight.item() == torchs.weight.item()
     assert len(optimizer.param_groups) == 2
+
+
+def slow_step(parameter, carried, gradient, *, clip, lr, momentum, held):
+    """Darknet's rule for one weight, operation by operation."""
+    carried = carried + gradient
+    if held:
+        return parameter, carried
+    carried = carried.clamp(-clip, clip)
+    return parameter - lr * carried, carried * momentum
+
+
+@pytest.mark.parametrize("held_until", [0, 3])
+@pytest.mark.parametrize("bad_step", [None, 2, 4])
+def test_all_weights_of_a_group_move_together_and_each_as_alone_to_the_bit(held_until, bad_step):
+    """A step that the device forbids moves none of them, though the host does not know it."""
+    torch.manual_seed(0)
+    shapes = [(2,), (3, 64), (1,), (2, 128)]
+    weights = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    expected = [(weight.detach().clone(), torch.zeros(shape)) for weight, shape in zip(weights, shapes, strict=True)]
+    groups = fusion_groups([(weight, 1) for weight in weights], batch_size=4, burn_in=held_until)
+    optimizer = FusionSGD(groups, lr=0.1, momentum=0.9, fused=True)
+    for step in range(1, 7):
+        gradients = [torch.randn(shape) * (math.nan if step == bad_step else 0.3) for shape in shapes]
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient.clone()
+        if bad_step is not None:
+            forbid_update(optimizer, gradients[0].norm())
+        optimizer.step()
+        if step != bad_step:
+            rule = {"clip": 0.25, "lr": 0.1, "momentum": 0.9, "held": step < held_until}
+            expected = [slow_step(*pair, g, **rule) for pair, g in zip(expected, gradients, strict=True)]
+        for weight, (value, carried) in zip(weights, expected, strict=True):
+            assert torch.equal(weight, value)
+            assert torch.equal(optimizer.state[weight]["momentum_buffer"], carried)
+
+
+def test_a_step_makes_no_buffer_after_the_first():
+    model = OneWeight(0.01)
+    optimizer = darknets(model)
+    optimizer.step()
+    before = optimizer.state[model.weight]["momentum_buffer"]
+    with CountedOperators() as counted:
+        optimizer.step()
+    assert optimizer.state[model.weight]["momentum_buffer"] is before
+    assert not [name for name in counted.names if "zeros" in name or "clone" in name]
+
+
+class CountedOperators(TorchDispatchMode):
+    """Notes the name of every operator in the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def test_fusion_weights_are_updated_only_where_they_are_trained():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import closing
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from backbones.errors import UserError
 from backbones.layers import DropBlock2d, set_drop_block_progress
 from backbones.recipe import Log, Optim, Recipe
-from backbones.training.loop import Run, fit
+from backbones.training.loop import Run, fit, seed_generators, train_step
 from backbones.training.optim import create_optimizer
 from backbones.training.schedule import poly_with_burn_in
 from backbones.training.tracking import Tracker
@@ -275,3 +276,30 @@ def test_a_run_saved_within_an_epoch_goes_on_without_a_validation():
 def test_the_run_has_few_fields():
     """A step moves these; everything that is only told belongs to the report."""
     assert len(Run.__dataclass_fields__) <= 15
+
+
+def test_a_step_after_the_first_walks_over_no_network(monkeypatch):
+    """A walk over the layers of a deep network takes longer than all else that surrounds it."""
+    run = make_run(ema=True, recipe=Recipe(log=Log(interval=50), optim=Optim(clip_grad=1.0)))
+    with closing(run.train_batches.from_step(0)) as batches:
+        run.model.train()
+        train_step(run, batches)
+        before = weights(run)
+        with monkeypatch.context() as patched:
+            for walk in ("named_modules", "named_parameters", "state_dict"):
+                patched.setattr(nn.Module, walk, forbidden)
+            train_step(run, batches)
+    assert not same(before, weights(run))
+
+
+def forbidden(*_args, **_options):
+    raise AssertionError("a walk over the network")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_random_numbers_of_a_seed_are_those_of_torchs_own_function(device: str):
+    drawn = []
+    for seed in (lambda number: seed_generators(number, torch.device(device)), torch.manual_seed):
+        seed(2**64 - 3)
+        drawn.append([torch.rand(5), *([torch.rand(5, device=device)] if device == "cuda" else [])])
+    assert same(*drawn)
