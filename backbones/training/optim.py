@@ -47,7 +47,8 @@ def create_optimizer(
     ]
     kind = FusionSGD if fusion else SGD
     is_on_gpu = all(parameter.is_cuda for parameter in model.parameters())
-    # On a GPU the fused form, which can be told on the device to skip an update
+    # On a GPU the fused form, which can be told on the device to skip an update. On a CPU torch's loop: foreach is
+    # slower there, and fused, though faster, rounds otherwise than the runs made so far (benchmarks/optimizer.py).
     return kind([g for g in groups if g["params"]], lr=lr, momentum=optim.momentum, fused=is_on_gpu or None)
 
 
