@@ -22,6 +22,7 @@ from timm.data.mixup import Mixup
 
 from backbones.data.batch import Batch
 from backbones.data.mixing import Mixer
+from backbones.data.paste import Paste, paste_, paste_by_gather_, paste_by_slices_
 from backbones.recipe import Mixing
 from benchmarks.harness import Costs, Result, clock_for, compare, create_parser, measure, publish
 
@@ -34,14 +35,16 @@ OURS = {
     "batch sampling": Mixing(sampling="batch"),
     "default recipe, blur 15": Mixing(blur=15),
 }
+PASTES = {"slices": paste_by_slices_, "gather": paste_by_gather_}
+"""The two ways to paste: the first is for a CPU, the second for a GPU."""
 TIMM = {"timm batch": "batch", "timm elem": "elem"}
 
 Images = Sequence[torch.Tensor]
 Mixed = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
-def ours(mixing: Mixing, batches: Images, labels: torch.Tensor) -> Mixed:
-    mix = Mixer(mixing, CLASSES, seed=0, batch_size=len(labels))
+def ours(mixing: Mixing, batches: Images, labels: torch.Tensor, paste: Paste = paste_) -> Mixed:
+    mix = Mixer(mixing, CLASSES, seed=0, batch_size=len(labels), paste=paste)
     for images, position in zip(cycle(batches), count(0, len(labels))):
         yield mix(Batch(images, labels, 0, position))
 
@@ -62,6 +65,8 @@ def contenders(options: argparse.Namespace, device: str) -> dict[str, Mixed]:
     ]
     labels = torch.randint(CLASSES, (options.batch_size,), generator=generator).to(device)
     mixers = {name: ours(mixing, batches, labels) for name, mixing in OURS.items()}
+    for name, paste in PASTES.items():
+        mixers[f"default recipe, by {name}"] = ours(Mixing(), batches, labels, paste)
     return mixers | {name: timm(mode, batches, labels) for name, mode in TIMM.items()}
 
 

@@ -1,4 +1,4 @@
-"""Mosaic, cutmix, mixup, blur and label smoothing as in darknet: pure geometry first, then one paste for all.
+"""Mosaic, cutmix, mixup, blur and label smoothing as in darknet: pure geometry, and one paste for all.
 
 Everything random is drawn on the CPU from (seed, epoch, position), so the host never waits for a GPU. Every kind of
 mixing is a list of patches: rectangles of another image of the same micro-batch, pasted at the same position.
@@ -6,13 +6,13 @@ mixing is a list of patches: rectangles of another image of the same micro-batch
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from backbones.data.batch import Batch, to_device
+from backbones.data.paste import Paste, Patch, paste_
 from backbones.dataset.random_numbers import uniforms
 from backbones.errors import UserError
 from backbones.recipe import Mixing
@@ -28,24 +28,6 @@ DRAWS_PER_IMAGE = 8
 
 BLUR_PROBABILITY = 0.25
 """Share of the images that are blurred, mixed or not."""
-
-
-class Patch(NamedTuple):
-    """Rectangle [top, bottom) x [left, right) of image ``partner``, pasted over the same one of image ``image``."""
-
-    image: int
-    partner: int
-    top: int
-    left: int
-    bottom: int
-    right: int
-    weight: float = 1.0
-    """Share of the partner in these pixels; the rest is ``image``."""
-
-    @property
-    def area(self) -> int:
-        """Number of pixels."""
-        return (self.bottom - self.top) * (self.right - self.left)
 
 
 Kind = Callable[[int, np.ndarray, np.ndarray, tuple[int, int]], list[Patch]]
@@ -74,6 +56,8 @@ class Mixer:
     seed: int
     batch_size: int
     """Images per optimizer step, over all processes and accumulation steps."""
+    paste: Paste = paste_
+    """Pastes the patches."""
 
     def __call__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mixed images and targets that sum to 1.
@@ -83,7 +67,7 @@ class Mixer:
         count, (height, width) = len(batch.labels), batch.images.shape[-2:]
         targets = smooth_labels(batch.labels, self.classes, self.mixing.smoothing)
         patches = self.patches(batch.epoch, batch.position, count, size=(height, width))
-        paste_(batch.images, patches)
+        self.paste(batch.images, patches)
         if self.mixing.blur:
             blur_(batch.images, self.choose_blurred(batch.epoch, batch.position, count), self.mixing.blur)
         return batch.images, blend(targets, patches, height * width)
@@ -160,28 +144,6 @@ def kinds(mixing: Mixing) -> list[Kind]:
     return [kind for kind, is_on in every if is_on]
 
 
-def paste_(images: torch.Tensor, patches: Sequence[Patch]) -> torch.Tensor:
-    """Overwrite the patches with their unmixed partners; the patches of one image must not overlap.
-
-    Only sources that an earlier patch would change are copied first, which moves less memory than a second batch.
-
-    Shape: (N, C, H, W), any memory format -> the same tensor.
-    """
-    changed: set[int] = set()
-    sources: list[torch.Tensor] = []
-    for patch in patches:
-        source = _region(images, patch.partner, patch)
-        sources.append(source.clone() if patch.partner in changed else source)
-        changed.add(patch.image)
-    for patch, source in zip(patches, sources, strict=True):
-        target = _region(images, patch.image, patch)
-        if patch.weight == 1:
-            target.copy_(source)
-        else:
-            target.lerp_(source, patch.weight)
-    return images
-
-
 def blur_(images: torch.Tensor, chosen: Sequence[int], side: int) -> torch.Tensor:
     """Blur the ``chosen`` images with a Gaussian of side x side pixels; borders are mirrored without the edge.
 
@@ -242,14 +204,6 @@ def choose_partners(draws: np.ndarray) -> np.ndarray:
 def _integer(u: float, low: int, high: int) -> int:
     """Map a uniform number u in [0, 1) to an integer of [low, high], both included."""
     return low + int(u * (max(low, high) - low + 1))
-
-
-def _region(images: torch.Tensor, image: int, patch: Patch) -> torch.Tensor:
-    """Return the patch's part of ``image``, without a copy.
-
-    Shape: (N, C, H, W) -> (C, bottom - top, right - left).
-    """
-    return images[image, :, patch.top : patch.bottom, patch.left : patch.right]
 
 
 def _list_parts(patches: Sequence[Patch], count: int, area: int) -> tuple[np.ndarray, np.ndarray]:

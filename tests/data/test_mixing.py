@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from backbones.data.batch import Batch
 from backbones.data.mixing import (
     Mixer,
-    Patch,
     blend,
     blur_,
     choose_partners,
     cutmix,
     group_coins,
     mosaic,
-    paste_,
     smooth_labels,
 )
+from backbones.data.paste import Patch
 from backbones.dataset.random_numbers import Stream, uniforms
 from backbones.errors import UserError
 from backbones.recipe import Mixing
@@ -300,19 +299,6 @@ def test_nothing_is_mixed_where_nothing_is_asked_for(mixing: Mixing) -> None:
     images, targets = mixer(mixing, seed=0)(clone(batch))
     torch.testing.assert_close(images, batch.images, rtol=0, atol=0)
     torch.testing.assert_close(targets, smooth_labels(batch.labels, CLASSES, 0.1), rtol=0, atol=0)
-
-
-def test_partners_are_pasted_as_they_were_before_mixing() -> None:
-    images = torch.arange(3.0)[:, None, None, None].expand(3, 1, 2, 2).clone()
-    found = paste_(images, [Patch(0, 1, 0, 0, 2, 2), Patch(1, 2, 0, 0, 2, 2), Patch(2, 0, 0, 0, 2, 1)])
-    assert found.flatten(1).tolist() == [[1, 1, 1, 1], [2, 2, 2, 2], [0, 2, 0, 2]]
-    assert found is images
-
-
-def test_means_are_taken_with_partners_as_they_were_before_mixing() -> None:
-    images = torch.tensor([0.0, 2.0, 6.0])[:, None, None, None].expand(3, 1, 1, 2).clone()
-    patches = [Patch(0, 1, 0, 0, 1, 2, 0.5), Patch(1, 0, 0, 0, 1, 1), Patch(2, 1, 0, 0, 1, 2, 0.5)]
-    assert paste_(images, patches).flatten(1).tolist() == [[1, 1], [0, 2], [4, 4]]
 
 
 def gaussian(side: int) -> np.ndarray:
