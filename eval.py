@@ -90,7 +90,9 @@ def main(argv: Sequence[str]) -> Evaluation:
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,
     )
-    accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
+    accelerator = create_accelerator(
+        precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
+    )
     sets = validation_sets(options, restored)
     restored.model.to(accelerator.device)
     results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}

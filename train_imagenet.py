@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         precision=recipe.precision,
         device=recipe.device,
         grad_accum_steps=recipe.grad_accum_steps,
+        tf32=recipe.tf32,
         timeout=recipe.waiting.first_timeout,
     )
     folder = choose_run_folder(recipe, accelerator)

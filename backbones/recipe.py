@@ -380,6 +380,8 @@ class Recipe:
     """auto: a GPU where there is one."""
     precision: Precision = "auto"
     """Number format of the computation. auto: --mixed_precision of accelerate launch."""
+    tf32: bool = True
+    """Let a GPU compute products of float32 numbers in TF32, with 10 bits of mantissa; bf16 and fp16 do not change."""
     channels_last: bool = True
     """Keep activations in NHWC memory order."""
     torchcompile: bool = False
@@ -392,7 +394,8 @@ class Recipe:
     """Send every logged row to Weights & Biases, too; the run folder always has all rows."""
     deterministic: bool = False
     """Use deterministic operations only, so that a resumed run is the same to the bit on a GPU, too; on a CPU it always
-    is. This costs speed, and an operation that has no such form is an error."""
+    is. This costs speed, also since cuDNN's algorithms are not measured, and an operation that has no such form is an
+    error. TF32 is deterministic, too."""
     dry_run: bool = False
     """Check data, shards, memory, learning, resuming and disk in a few minutes, tell the hours, and train nothing."""
     price: float | None = None

@@ -43,6 +43,7 @@ def test_the_file_given_by_the_program_loses_against_the_one_on_the_command_line
         (["--smoothing", "0"], lambda r: r.mixing.smoothing == 0),
         (["--mixing.smoothing", "0"], lambda r: r.mixing.smoothing == 0),
         (["--augmentation", "inception", "--scale", "[0.2,0.4]"], lambda r: r.augment.inception.scale == (0.2, 0.4)),
+        (["--no-tf32"], lambda r: r.tf32 is False),
         (["--no-channels-last"], lambda r: r.channels_last is False),
         (["--channels-last", "false"], lambda r: r.channels_last is False),
         (["--no-mosaic"], lambda r: r.mixing.mosaic is False),

@@ -41,6 +41,8 @@ class Restored:
     """Layout of that data set, where it was chosen."""
     val_fingerprint: str | None = None
     """Fingerprint of the validation images used for the recorded figures."""
+    tf32: bool | None = None
+    """Products of float32 in TF32 on a GPU; None where it is not recorded."""
     loader: LoaderName = "dali"
     """Image loader of the training."""
 
@@ -101,6 +103,7 @@ def restore_model(
         data_dir=about["data_dir"],
         layout=about.get("layout"),
         val_fingerprint=about["val_fingerprint"],
+        tf32=about.get("tf32"),
         loader="reference" if about["loader"] == "reference" else "dali",
     )
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from backbones.errors import UserError
+from backbones.training.arithmetic import steady_algorithms
 from backbones.training.metrics import topk_correct
 
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -68,11 +69,12 @@ def evaluate(
     was_training = model.training
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
-    for batch in batches:
-        with accelerator.autocast():
-            logits = model(batch.images)
-        sums += _counts(*judge(logits.float(), batch.labels))
-        on_batch(sums)
+    with steady_algorithms():
+        for batch in batches:
+            with accelerator.autocast():
+                logits = model(batch.images)
+            sums += _counts(*judge(logits.float(), batch.labels))
+            on_batch(sums)
     model.train(was_training)
     total = cast(Tensor, accelerator.reduce(sums, reduction="sum"))
     return _evaluation(total.tolist(), expected)

@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from backbones.errors import UserError
 from backbones.recipe import Precision
+from backbones.training.arithmetic import choose_arithmetic
 from backbones.training.launch_variables import explaining_variables, require_asked_accumulation
 from backbones.training.network import explaining_absence, prepare_network
 
@@ -37,6 +38,7 @@ def create_accelerator(
     precision: Precision = "auto",
     device: str = "auto",
     grad_accum_steps: int = 1,
+    tf32: bool | None = None,
     timeout: float = 600.0,
     obey_launcher: bool = True,
 ) -> Accelerator:
@@ -45,7 +47,7 @@ def create_accelerator(
     Raises ``UserError`` when fewer processes run than the launcher was asked for, when it asks for a GPU that is not
     there, when its mixed precision contradicts ``precision``, when variables of another launcher are in the way, or
     when the processes of several hosts do not come together within ``timeout`` seconds. Without ``obey_launcher`` the
-    launcher's mixed precision and accumulation are ignored.
+    launcher's mixed precision and accumulation are ignored. ``tf32`` is that of `choose_arithmetic`.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
@@ -53,8 +55,6 @@ def create_accelerator(
         end_with_parent()
     if launch_file(launcher).get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
         raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
-    # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     with explaining_variables(), explaining_absence(timeout):
         prepare_network(limit=timeout)
         accelerator = Accelerator(
@@ -66,10 +66,13 @@ def create_accelerator(
     if obey_launcher:
         require_asked_accumulation(accelerator, grad_accum_steps)
     check_processes(accelerator.num_processes, requested_processes(launcher))
+    choose_arithmetic(accelerator.device, tf32=tf32)
     return accelerator
 
 
 def _process_options(timeout: float) -> list[Any]:
+    # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return [
         DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),

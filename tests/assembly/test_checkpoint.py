@@ -60,6 +60,12 @@ def test_everything_that_the_file_says_comes_back(network, checkpoint):
     assert (restored.data_dir, restored.val_fingerprint, restored.loader) == ("/data", "abc", "reference")
 
 
+@pytest.mark.parametrize("recorded", [{"tf32": False}, {}])
+def test_the_precision_of_products_is_that_of_the_training_or_unknown(network, tmp_path, recorded):
+    save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | recorded)
+    assert restore_model(str(tmp_path)).tf32 is recorded.get("tf32")
+
+
 def test_weights_of_another_network_under_a_wrong_name_are_refused(network, tmp_path):
     save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"architecture": "test_vit", "model_args": {}})
     with pytest.raises(UserError, match="holds another architecture than test_vit"):

@@ -51,7 +51,10 @@ def examine(recipe: Recipe, *, seconds: float) -> Iterator[str]:
         seconds: length of each measurement.
     """
     accelerator = create_accelerator(
-        precision=recipe.precision, device=recipe.device, grad_accum_steps=recipe.grad_accum_steps
+        precision=recipe.precision,
+        device=recipe.device,
+        grad_accum_steps=recipe.grad_accum_steps,
+        tf32=recipe.tf32,
     )
     if accelerator.num_processes > 1:
         raise UserError(

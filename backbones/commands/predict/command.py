@@ -90,7 +90,9 @@ def main(arguments: Sequence[str]) -> None:
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,
     )
-    accelerator = create_accelerator(precision=restored.precision, device=options.device, obey_launcher=False)
+    accelerator = create_accelerator(
+        precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
+    )
     if accelerator.num_processes > 1:
         raise UserError("predict is one process: start it without a launcher.")
     passed_over: list[str] = []
