@@ -31,7 +31,7 @@ from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
 from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
-from backbones.training.launch import create_accelerator, precision_name, require_deterministic
+from backbones.training.launch import create_accelerator, has_static_graph, precision_name, require_deterministic
 from backbones.training.loop import Run, fit
 from backbones.training.resume import read_state
 from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         device=recipe.device,
         grad_accum_steps=recipe.grad_accum_steps,
         tf32=recipe.tf32,
+        static_graph=has_static_graph(recipe),
         timeout=recipe.waiting.first_timeout,
     )
     folder = choose_run_folder(recipe, accelerator)

@@ -76,6 +76,16 @@ def test_two_ranks_make_the_steps_of_one(ranks, alone):
         assert torch.allclose(value, ranks[0]["plain"][0][key], atol=1e-5), key
 
 
+def test_a_static_graph_changes_no_bit_of_losses_and_weights_also_with_recomputed_activations(ranks):
+    for rank in ranks:
+        without, static = rank["losses"][False], rank["losses"][True]
+        assert len(static) == 6 + 6
+        assert all(torch.equal(a, b) for a, b in zip(without, static, strict=True))
+    first, second = (rank["losses"][True] for rank in ranks)
+    assert not torch.equal(first[0], second[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[6:], second[6:], strict=True))
+
+
 def test_a_signal_to_one_rank_is_the_signal_of_all(ranks, alone):
     """A scheduler may tell one process of a job only; the other must not wait for it in the next step."""
     expected = [(False, 0), (True, signal.SIGTERM)]

@@ -16,7 +16,7 @@ import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from backbones.errors import UserError
-from backbones.recipe import Precision
+from backbones.recipe import Precision, Recipe
 from backbones.training.arithmetic import choose_arithmetic
 from backbones.training.launch_variables import explaining_variables, require_asked_accumulation
 from backbones.training.network import explaining_absence, prepare_network
@@ -39,6 +39,7 @@ def create_accelerator(
     device: str = "auto",
     grad_accum_steps: int = 1,
     tf32: bool | None = None,
+    static_graph: bool = False,
     timeout: float = 600.0,
     obey_launcher: bool = True,
 ) -> Accelerator:
@@ -47,21 +48,21 @@ def create_accelerator(
     Raises ``UserError`` when fewer processes run than the launcher was asked for, when it asks for a GPU that is not
     there, when its mixed precision contradicts ``precision``, when variables of another launcher are in the way, or
     when the processes of several hosts do not come together within ``timeout`` seconds. Without ``obey_launcher`` the
-    launcher's mixed precision and accumulation are ignored. ``tf32`` is that of `choose_arithmetic`.
+    launcher's mixed precision and accumulation are ignored. ``tf32`` is that of `choose_arithmetic`, and
+    ``static_graph`` that of DDP.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") if obey_launcher else None
     launcher = _launcher_words()
     if is_launched(launcher):
         end_with_parent()
-    if launch_file(launcher).get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
-        raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
+    _require_asked_gpu(launcher, device)
     with explaining_variables(), explaining_absence(timeout):
         prepare_network(limit=timeout)
         accelerator = Accelerator(
             cpu=device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=mixed_precision(precision, launched),
             gradient_accumulation_steps=grad_accum_steps,
-            kwargs_handlers=_process_options(timeout),
+            kwargs_handlers=_process_options(timeout, static_graph=static_graph),
         )
     if obey_launcher:
         require_asked_accumulation(accelerator, grad_accum_steps)
@@ -70,13 +71,27 @@ def create_accelerator(
     return accelerator
 
 
-def _process_options(timeout: float) -> list[Any]:
+def _require_asked_gpu(launcher: list[str], device: str) -> None:
+    if launch_file(launcher).get("use_cpu") is False and device == "auto" and not torch.cuda.is_available():
+        raise UserError("the launch file asks for a GPU (use_cpu: false), but torch sees none here.")
+
+
+def _process_options(timeout: float, *, static_graph: bool) -> list[Any]:
     # Torch 2.14 renames the option; torch 2.11 does not know the new name yet.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     return [
-        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=static_graph),
         InitProcessGroupKwargs(timeout=timedelta(seconds=timeout)),
     ]
+
+
+def has_static_graph(recipe: Recipe) -> bool:
+    """Return whether DDP may take it that every backward pass has the same graph and is followed by a sum.
+
+    With accumulation torch 2.14 fails, or forgets the sum without a word (its pull request 187732). A compiled network
+    is split by its own rule (its issue 109261).
+    """
+    return recipe.grad_accum_steps == 1 and not recipe.torchcompile
 
 
 def require_deterministic() -> None:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.assembly.run import create_report, splits, train_loader, val_loader
 from backbones.data.mixing import Mixer
@@ -27,7 +28,7 @@ from backbones.training.health.monitor import Every
 from backbones.training.health.replicas import Replicas
 from backbones.training.health.stragglers import Stragglers
 from backbones.training.launch import create_accelerator
-from backbones.training.loop import NoCheckpoints, Run, fit
+from backbones.training.loop import NoCheckpoints, Run, fit, train_step
 from backbones.training.optim import create_optimizer
 
 RECIPE = Recipe(batch_size=32, img_size=24, workers=1, steps=4, device="cpu")
@@ -52,10 +53,12 @@ def rate(_step: int) -> float:
     return 0.05
 
 
-def make_run(data: str, model: nn.Module, **fields) -> Run:
+def make_run(data: str, model: nn.Module, *, static_graph: bool = False, **fields) -> Run:
     """Return a run of this rank with mixing on; ``fields`` are those of the recipe."""
     recipe = Recipe(**{**vars(RECIPE), "data_dir": data, **fields})
-    accelerator = create_accelerator(device="cpu")
+    accelerator = create_accelerator(
+        device="cpu", static_graph=static_graph, grad_accum_steps=recipe.grad_accum_steps, timeout=60
+    )
     train, val = splits(recipe)
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, Optim(), lr=0.1))
     assert isinstance(optimizer, AcceleratedOptimizer)
@@ -81,6 +84,31 @@ def trained(data: str, *, norm: bool) -> tuple[dict[str, torch.Tensor], float]:
     run = make_run(data, network(norm=norm))
     evaluation = fit(run)
     return {key: value.clone() for key, value in run.plain_model.state_dict().items()}, evaluation.top1
+
+
+class Checkpointed(nn.Module):
+    """A network that computes its middle again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, *middle, self.flatten, self.last = network(norm=True)
+        self.middle = nn.Sequential(*middle)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = checkpoint(self.middle, self.first(x), use_reentrant=False)
+        return self.last(self.flatten(x))
+
+
+def losses(data: str, *, static_graph: bool) -> list[torch.Tensor]:
+    """Return the losses of this rank in each step, with or without a static graph, and the last weights."""
+    torch.manual_seed(0)
+    run = make_run(data, Checkpointed(), static_graph=static_graph, steps=6, log=Log(interval=100))
+    assert getattr(run.model, "static_graph", static_graph) is static_graph
+    with closing(run.train_batches.from_step(0)) as batches:
+        run.model.train()
+        for _ in range(6):
+            train_step(run, batches)
+    return [*run.report.losses, *run.plain_model.parameters()]
 
 
 class Slow(nn.Module):
@@ -151,6 +179,7 @@ def report(data: str) -> dict:
         "validation": validation,
         "plain": trained(data, norm=False),
         "norm": trained(data, norm=True),
+        "losses": {static: losses(data, static_graph=static) for static in (False, True)},
         "healthy": watched(data, broken=False),
         "broken": watched(data, broken=True),
         "decisions": [tuple(decision) for decision in decisions(accelerator)],

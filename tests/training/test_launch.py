@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from backbones.errors import UserError
+from backbones.recipe import Recipe
 from backbones.training import launch
 from backbones.training.launch import (
     check_processes,
+    has_static_graph,
     launch_command,
     mixed_precision,
     requested_processes,
@@ -105,6 +107,14 @@ def test_the_command_to_go_on_repeats_how_the_run_was_launched(monkeypatch, laun
     words = [*launcher, "--config_file", "cpu 1.yaml", "train_imagenet.py", "--lr", "1"]
     monkeypatch.setattr(launch, "_launcher_words", lambda: words)
     assert launch_command() == f"{command} --config_file 'cpu 1.yaml' train_imagenet.py"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [(Recipe(), True), (Recipe(grad_accum_steps=2), False), (Recipe(torchcompile=True), False)],
+)
+def test_the_graph_is_static_where_torch_can_bear_it(recipe, expected):
+    assert has_static_graph(recipe) is expected
 
 
 def test_deterministic_means_that_torch_refuses_other_operations(monkeypatch):
