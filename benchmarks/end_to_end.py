@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
 def measure_trainer(options: argparse.Namespace, folder: Path) -> Costs:
     """Return the milliseconds per image of the network alone and of both trainers, and of the slow loader."""
     recipe = recipe_of(options)
-    alone = bare_step(recipe)
+    alone = bare_step(recipe, Setting(recipe.batch_size, recipe.img_size))
     seconds = statistics.median(wall_seconds(alone) for _ in range(options.turn + 1))
     contenders = {
         "network alone": alone,
@@ -93,16 +93,18 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     )
 
 
-def bare_step(recipe: Recipe) -> Action:
-    """Return forward, loss, backward and update of the same network."""
-    setting = Setting(recipe.batch_size, recipe.img_size)
+def bare_step(recipe: Recipe, setting: Setting) -> Action:
+    """Return forward, loss, backward and update of the recipe's network."""
     network = place(create_ours(recipe.model), setting).train()
     images, labels = fixed_images(setting)
     targets = F.one_hot(labels, 1000).float()
-    sgd = torch.optim.SGD(network.parameters(), lr=recipe.lr, momentum=0.9, weight_decay=5e-4)
+    options = {"momentum": 0.9, "weight_decay": 5e-4, "fused": setting.device != "cpu"}
+    sgd = torch.optim.SGD(network.parameters(), lr=recipe.lr, **options)
 
     def step() -> None:
-        F.cross_entropy(network(images), targets).backward()
+        with setting.autocast():
+            loss = F.cross_entropy(network(images), targets)
+        loss.backward()
         sgd.step()
         sgd.zero_grad()
 

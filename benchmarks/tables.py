@@ -95,7 +95,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def page_of(folder: Path) -> str:
     """Return the page of all results in a folder, in the order of their names, and of those that are missing."""
     contents = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
-    sections = [to_markdown(found, name=name) for name, found in contents.items() if costs_of(found)[1]]
+    pages = [f"* [{file.stem}]({file.name})" for file in sorted(folder.glob("*.md")) if file.stem in contents]
+    timed = {name: found for name, found in contents.items() if isinstance(found, dict) and costs_of(found)[1]}
+    sections = ["\n".join(["Results with pages of their own:\n", *pages]) + "\n"] if pages else []
+    sections += [to_markdown(found, name=name) for name, found in timed.items()]
     missing = [(name, f"`{command}`") for name, command in COMMANDS.items() if name not in contents]
     if missing:
         sections.append("## Not measured\n\n" + table(("result", "command"), missing) + "\n")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
@@ -21,6 +22,8 @@ from benchmarks.networks import Setting, make_batch, to_floats
 def build(recipe: Recipe, folder: Path, *, saves: bool = False) -> Run:
     """Return the run of a recipe that logs to ``folder``, in training mode, with checkpoints if it ``saves``."""
     folder.mkdir(parents=True, exist_ok=True)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the run before, perhaps in another precision
+    GradientState._reset_state()
     accelerator = create_accelerator(precision=recipe.precision, device=recipe.device)
     train, val = splits(recipe)
     loaders = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)

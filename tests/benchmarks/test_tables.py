@@ -29,5 +29,11 @@ def test_the_committed_page_is_made_from_the_committed_results():
     assert (RESULTS / "README.md").read_text() == page_of(RESULTS)
 
 
+def test_a_result_with_a_page_of_its_own_is_linked(tmp_path):
+    (tmp_path / "gpu.json").write_text("{}")
+    (tmp_path / "gpu.md").write_text("# Proof")
+    assert "* [gpu](gpu.md)" in page_of(tmp_path)
+
+
 def test_a_result_that_is_missing_is_listed_with_its_command(tmp_path):
     assert "| gpu | `make prove-gpu` |" in page_of(tmp_path)
