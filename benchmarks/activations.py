@@ -190,7 +190,7 @@ def parse() -> argparse.Namespace:
     parser = create_parser(__doc__ or "")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=64, help="height and width of the map")
-    parser.add_argument("--repeats", type=int, default=4, help="steps of a turn")
+    parser.add_argument("--repeats", type=int, default=2, help="steps of a turn")
     return parser.parse_args()
 
 

@@ -45,11 +45,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = create_parser(__doc__ or "", rounds=5)
+    parser = create_parser(__doc__ or "", rounds=3)
     parser.add_argument("--model", default="csresnext50_ws_mi2")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
-    parser.add_argument("--turn", type=int, default=3, help="steps of each turn, and of a log row")
+    parser.add_argument("--turn", type=int, default=2, help="steps of each turn, and of a log row")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

@@ -186,7 +186,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = create_parser(__doc__ or "")
     parser.add_argument("--model", default="csresnext50_ws_mi2")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--turn", type=int, default=10, help="steps of each turn, and of a log row")
     parser.add_argument("--looks", type=int, default=20, help="looks of each monitor by itself")

@@ -168,7 +168,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = create_parser(__doc__ or "")
-    parser.add_argument("--images", type=int, default=512, help="files to load in an epoch")
+    parser.add_argument("--images", type=int, default=384, help="files to load in an epoch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2, help="decoding threads or worker processes")
     parser.add_argument("--epochs", type=int, default=1, help="epochs of each turn; a round has two turns")
