@@ -11,10 +11,10 @@ BENCH := model fusion activations loader mixing health end_to_end scaling
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu prove-gpu check format lock clean
+.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu prove-gpu gpu-offline-small check format lock clean
 
 help:  ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-15s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## Make the environment .venv from requirements.lock
 
@@ -60,6 +60,10 @@ prove-gpu: $(READY)  ## Check and measure all that needs a GPU and write benchma
 
 bench-gpu: $(READY)  ## Measure the mixing on a GPU
 	$(BIN)/python -m benchmarks.mixing --devices cuda --json benchmarks/results/mixing-gpu.json
+
+gpu-offline-small: $(READY)  ## Check the code for GPUs without one: kernels in Triton's interpreter, and compiled (a minute and a half)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpreter tests/layers/kernels
+	$(BIN)/python -m benchmarks.offline.machine_code --small
 
 check: $(READY)  ## Lint, format and types
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What tests of several parts share: a small data set of real JPEG files, and a fresh accelerate in each test."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,6 +141,8 @@ def small(tmp_path: Path) -> Path:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Say so, rather than test a CPU, where there is no GPU."""
+    """Say what is missing: a GPU, or Triton's interpreter, which has to be chosen before Triton is imported."""
+    if item.get_closest_marker("interpreter") and os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("needs TRITON_INTERPRET=1")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
