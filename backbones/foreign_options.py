@@ -52,7 +52,6 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "drop": ("model_args", "write --model-args '{drop_rate: 0.2}'"),
     "drop_path": ("model_args", "write --model-args '{drop_path_rate: 0.1}' for a timm model that has it"),
     "native_amp": ("precision", _PRECISION),
-    "sync_bn": ("optim.bn_momentum", _NORM),
     "dist_bn": ("optim.bn_momentum", _NORM),
     "val_resize_size": ("preprocess.crop_pct", "write --crop-pct, the size of the crop / the size of the resize"),
     "val_crop_size": ("img_size", "leave it out, since validation has the size of training"),

@@ -240,6 +240,12 @@ class Optim:
     """Largest global norm of the gradient; unset: no clipping."""
     bn_momentum: float = 0.01
     """Momentum of BatchNorm. 0.01 is darknet's; a run of a few hundred steps needs 0.1."""
+    bn_batch: int | None = None
+    """Number of images that BatchNorm normalizes together, whatever the number of processes and --grad-accum-steps. It
+    must divide a micro-batch. The running statistics then move once a step. Unset: the micro-batch. darknet's recipes
+    have 32."""
+    sync_bn: bool = False
+    """Let BatchNorm normalize the micro-batches of all processes together. They wait for each other in every layer."""
     fusion_update: Literal["sgd", "darknet"] = "sgd"
     """Update of fusion weights. sgd: as every other weight. darknet: with the momentum clipped to 1 / batch_size."""
     burnin_update: int | None = None
@@ -248,7 +254,9 @@ class Optim:
 
     def __post_init__(self) -> None:
         prefix = "optim."
-        require_positive(self, prefix, "power", "clip_grad")
+        require_positive(self, prefix, "power", "clip_grad", "bn_batch")
+        fits = not self.sync_bn or self.bn_batch is None
+        require(fits, f"{prefix}bn_batch", self.bn_batch, "and sync_bn both say what BatchNorm averages over: keep one")
         require_ranges(self, prefix, momentum="[0, 1)", bn_momentum="(0, 1]")
         for option in ("weight_decay", "burn_in", "burnin_update"):
             require((getattr(self, option) or 0) >= 0, prefix + option, getattr(self, option), "must not be negative")
@@ -387,7 +395,10 @@ class Recipe:
     torchcompile: bool = False
     """Compile the network with torch.compile."""
     grad_checkpointing: bool = False
-    """Recompute activations in the backward pass to save memory."""
+    """Recompute all activations of a stage in the backward pass to save memory."""
+    recompute: bool = True
+    """Recompute normalized and activated maps in the backward pass, which saves a third of the memory and takes almost
+    no time. Only rounding differs. Our own networks and cfg files have such layers; other networks ignore it."""
     model_ema: bool = False
     """Keep, evaluate and save an exponential moving average of the weights."""
     log_wandb: bool = False

@@ -5,6 +5,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from backbones.assembly.batch_norm import images_of_batch_norm
 from backbones.assembly.network import notes_on
 from backbones.dataset.index import Index
 from backbones.recipe import DEFAULT_EPOCHS, burn_in_steps, micro_batch
@@ -85,8 +86,9 @@ def _describe(changed: Changes) -> list[str]:
 
 def find_bad_settings(run: Run) -> Iterator[str]:
     """Yield a warning for each setting that makes this run worse without an error."""
-    momentum, updates = run.recipe.optim.bn_momentum, run.total_steps * run.recipe.grad_accum_steps
-    each = micro_batch(run.recipe, run.accelerator.num_processes)
+    momentum, updates = run.recipe.optim.bn_momentum, run.total_steps
+    updates *= 1 if run.recipe.optim.bn_batch else run.recipe.grad_accum_steps
+    each = images_of_batch_norm(run.recipe, run.accelerator.num_processes)
     if momentum < 0.1 and updates * momentum < _MIN_TIME_CONSTANTS:
         yield (
             f"--bn-momentum {momentum} averages over about {1 / momentum:.0f} batches, which is long for a run of "
@@ -95,7 +97,7 @@ def find_bad_settings(run: Run) -> Iterator[str]:
     if each < _MIN_BATCH_NORM_IMAGES:
         yield (
             f"BatchNorm sees only {each} images at a time: its statistics are noisy. Use a larger --batch-size, fewer "
-            "processes or a smaller --grad-accum-steps."
+            "processes, a smaller --grad-accum-steps, or --sync-bn."
         )
     if run.recipe.health.monitors and run.recipe.log.interval > _MAX_LOG_INTERVAL:
         yield (

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
+from backbones.assembly.batch_norm import require_bn_batch
 from backbones.assembly.network import create_network, without_loading
 from backbones.assembly.run import explain_model_args
 from backbones.errors import UserError
@@ -18,10 +19,12 @@ CHANNELS = 3
 def require_fitting_network(recipe: Recipe, num_classes: int, processes: int) -> None:
     """Raise UserError where the network cannot train on the micro-batches of the recipe.
 
-    Found are other ``in_chans``, an image size that a transformer does not take, BatchNorm over one value, and an
-    output that is not one row of logits for each image. The network runs without data (on torch's meta device), so
-    that this takes neither memory nor random numbers. Only where that fails does a real one run, on two images.
+    Found are a ``bn_batch`` that does not divide them, other ``in_chans``, an image size that a transformer does not
+    take, BatchNorm over one value, and an output that is not one row of logits for each image. The network runs without
+    data (on torch's meta device), so that this takes neither memory nor random numbers. Only where that fails does a
+    real one run, on two images.
     """
+    require_bn_batch(recipe, processes)
     images = (micro_batch(recipe, processes), CHANNELS, recipe.img_size, recipe.img_size)
     with suppress(Exception), torch.device("meta"):  # some networks need real numbers
         _require_logits(recipe, _run(_build(recipe, num_classes), images), num_classes)

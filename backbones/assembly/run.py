@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from backbones.assembly.batch_norm import pending_statistics, prepare_batch_norm
 from backbones.assembly.health import create_health
 from backbones.assembly.hub import describe_for_timm
 from backbones.assembly.network import create_network, without_loading
@@ -20,8 +21,8 @@ from backbones.dataset.index import Index
 from backbones.dataset.splits import train_and_val
 from backbones.errors import UserError
 from backbones.layers import DropBlock2d, fusion_weights
+from backbones.layers.norm_act import set_recompute
 from backbones.layers.old_names import current_names
-from backbones.models.batch_norm import set_batch_norm
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
 from backbones.training.control import Control
 from backbones.training.ema import MovingAverage
@@ -90,7 +91,8 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
         model = create_network(recipe.model, num_classes=num_classes, **options)
         if recipe.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]  (every timm model has it)
-    set_batch_norm(model, momentum=recipe.optim.bn_momentum)
+    prepare_batch_norm(model, recipe)
+    set_recompute(model, on=recipe.recompute)
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
 
 
@@ -151,6 +153,7 @@ def build_run(
         checkpoints=checkpoints,
         report=report,
         on_step=follow_progress(model),
+        pending=pending_statistics(model),
         ema=ema,
     )
 

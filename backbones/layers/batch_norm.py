@@ -57,15 +57,19 @@ class GroupedBatchNorm2d(_OwnBatchNorm2d):
 class SyncedBatchNorm2d(_OwnBatchNorm2d):
     """Batch normalization over the images of all processes, on any device; each process has equally many.
 
+    ``process_group`` None means all processes, or this one where torch.distributed is not initialized.
+
     Shape:
         (N, C, H, W) -> the same
     """
+
+    process_group: Any = None
 
     def norm(self, x: Tensor) -> Norm:  # noqa: ARG002
         """Return the normalization of ``x`` in training."""
         momentum = self.momentum or 0.0
         running = (self.running_mean, self.running_var, self.num_batches_tracked)
-        group = dist.group.WORLD if dist.is_initialized() else None
+        group = self.process_group or (dist.group.WORLD if dist.is_initialized() else None)
         return Norm(self.weight, self.bias, self.eps, *running, 1 - momentum, momentum, process_group=group)
 
 
@@ -150,6 +154,8 @@ class PendingStatistics:
     @torch.no_grad()
     def forget(self) -> None:
         """Drop the statistics of an optimizer step that was not finished."""
+        if not self._norms:
+            return
         for name in ("pending_mean", "pending_var", "pending_groups"):
             foreach._foreach_zero_(self._buffers(name))
 

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-"""Classes that are folded. Subclasses are not: that of timm holds an activation."""
+from backbones.layers.batch_norm import GroupedBatchNorm2d, SyncedBatchNorm2d
+
+_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, GroupedBatchNorm2d, SyncedBatchNorm2d)
+"""Classes that are folded. Other subclasses are not: that of timm holds an activation."""
 
 
 def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import gettempdir
@@ -88,6 +88,28 @@ class Checkpoints(Protocol):
         ...
 
 
+class Pending(Protocol):
+    """Interface of what the layers add up during a step."""
+
+    def apply(self) -> None:
+        """Use it; called after each optimizer step."""
+        ...
+
+    def forget(self) -> None:
+        """Drop it; called where a step was not finished."""
+        ...
+
+
+class NothingPending:
+    """Layers that add nothing up."""
+
+    def apply(self) -> None:
+        """Do nothing."""
+
+    def forget(self) -> None:
+        """Do nothing."""
+
+
 class NoCheckpoints:
     """Checkpoints of a run that is only measured: it saves nothing."""
 
@@ -133,6 +155,8 @@ class Run:
     report: Report
     on_step: Callable[[float], None] = lambda _share: None
     """Called before each step with the share of the run that is done, from 0 up to 1 (DropBlock's strength)."""
+    pending: Pending = field(default_factory=NothingPending)
+    """Statistics of batch normalization that wait for the end of the step."""
     ema: ModelEmaV3 | None = None
     step: int = 0
     """Optimizer steps made."""
@@ -180,6 +204,7 @@ def fit(run: Run, *, owes_validation: bool = False) -> Evaluation:
             try:
                 evaluation = _fit_without_rollback(run, owes_validation=owes_validation)
             except NotFiniteError as error:
+                run.pending.forget()
                 owes_validation = run.checkpoints.roll_back(run, error)
     run.checkpoints.finish()
     return evaluation
@@ -225,6 +250,7 @@ def train_step(run: Run, batches: Iterator[Any]) -> None:
                 _update(run)
         run.report.losses.append(loss.detach())
     run.step += 1
+    run.pending.apply()
     if run.ema:
         run.ema.update(run.plain_model, step=run.step)
     if run.report.count_step(run.step):
