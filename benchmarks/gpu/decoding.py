@@ -1,10 +1,12 @@
 """Decoding of JPEG files on the device: its rate, and whether its pixels are those of the CPU."""
 
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ GOAL = ">= 5,400: 1.1 x 4,900"
 
 def measure_decoding(plan: Plan) -> Iterator[Row]:
     """Yield images per second of torchvision on the GPU and the CPU, and of DALI."""
-    from torchvision.io import decode_jpeg  # noqa: PLC0415
+    decode_jpeg = find_decoder()
 
     different, count = (4, 8) if plan.quick else (64, 1000)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +43,16 @@ def measure_decoding(plan: Plan) -> Iterator[Row]:
             costs = measure(actions, rounds=1 if plan.quick else 3, scale=1 / count, clock=wall_seconds)
     for found in rate_rows(costs):
         yield found | ({"goal": GOAL} if "threads" not in found["what"] and plan.device != "cpu" else {})
+
+
+def find_decoder() -> Callable[..., Any]:
+    """Return torchvision's decoder, which is deprecated since 0.29; raises Left where it is gone."""
+    warnings.filterwarnings("ignore", message="The image decoding and encoding", category=DeprecationWarning)
+    try:
+        from torchvision.io import decode_jpeg  # noqa: PLC0415
+    except ImportError as error:
+        raise Left(f"torchvision decodes no JPEG files: {error}") from None
+    return decode_jpeg
 
 
 def read_files(folder: Path) -> list[Tensor]:
@@ -73,7 +85,7 @@ def dali(plan: Plan, folder: Path, count: int) -> Action:
 
 def check_decoded(plan: Plan) -> Iterator[Row]:
     """Compare what the GPU decodes with what PIL decodes; 1 is the most that rounding explains."""
-    from torchvision.io import decode_jpeg  # noqa: PLC0415
+    decode_jpeg = find_decoder()
 
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), 8 if plan.quick else 64)
