@@ -47,7 +47,9 @@ def max_pool_2x2_backward(gradient: Tensor, place: Tensor, height: int, width: i
     for index in range(4):
         cells = of_x[:, :, index // 2 :: 2, index % 2 :: 2]
         rows, columns = cells.shape[2:]
-        cells.copy_((gradient * (place == index))[:, :, :rows, :columns])
+        cells.copy_(
+            torch.where(place == index, gradient, 0)[:, :, :rows, :columns]
+        )  # a factor 0 would keep inf and NaN
     return of_x
 
 

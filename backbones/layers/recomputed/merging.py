@@ -50,7 +50,8 @@ def derive_merge(gradient: Tensor, first: Tensor, e: Expression) -> tuple[Tensor
     inputs = [first, *e.others]
     if e.shares is None:
         return gradient, [gradient] if e.has_own_gradient_of_merge else [], []
-    of_inputs = [fit_channels(gradient * _factor(e.shares, index, first), x.shape[1]) for index, x in enumerate(inputs)]
+    shares = [_factor(e.shares, index, first) for index in range(len(inputs))]
+    of_inputs = [_fill(_cut(gradient, x) * _cut(share, x), x) for x, share in zip(inputs, shares, strict=True)]
     return of_inputs[0], of_inputs[1:], [_correlate(gradient, x) for x in inputs]
 
 
@@ -63,7 +64,8 @@ def _derive_maximum(gradient: Tensor, first: Tensor, others: list[Tensor]) -> li
     for x, given in zip(inputs, (first, *others), strict=True):
         wins = free & ((x == largest) | x.isnan())
         free &= ~wins
-        gradients.append(fit_channels(gradient * wins, given.shape[1]))
+        # A factor 0 would make NaN of an infinite gradient.
+        gradients.append(_fill(torch.where(_cut(wins, given), _cut(gradient, given), 0), given))
     return gradients
 
 
@@ -74,12 +76,19 @@ def _factor(shares: Tensor, index: int, like: Tensor) -> Tensor:
 
 def _correlate(gradient: Tensor, x: Tensor) -> Tensor:
     """Return for each channel the sum over the cells of gradient * x."""
-    channels = min(gradient.shape[1], x.shape[1])
-    return _fill_row(sum_cells(gradient[:, :channels] * x[:, :channels]), gradient.shape[1])
+    return _fill_row(sum_cells(_cut(gradient, x) * _cut(x, gradient)), gradient.shape[1])
 
 
 def _fill_row(row: Tensor, channels: int) -> Tensor:
     return F.pad(row, (0, channels - len(row))) if len(row) < channels else row
+
+
+def _cut(x: Tensor, like: Tensor) -> Tensor:
+    return x[:, : like.shape[1]]
+
+
+def _fill(x: Tensor, like: Tensor) -> Tensor:
+    return fit_channels(x, like.shape[1])
 
 
 def fit_channels(x: Tensor, channels: int, *, fill: float = 0.0) -> Tensor:
