@@ -37,7 +37,7 @@ class GroupedBatchNorm2d(_OwnBatchNorm2d):
         (N, C, H, W) -> the same; ``images`` divides N in training
 
     Raises:
-        ValueError: ``images`` does not divide N in training.
+        ValueError: ``images`` does not divide N in training, or a channel has one value in a group.
     """
 
     images: int
@@ -49,6 +49,7 @@ class GroupedBatchNorm2d(_OwnBatchNorm2d):
         """Return the normalization of ``x`` in training."""
         if len(x) % self.images:
             raise ValueError(f"bn_batch={self.images} must divide the {len(x)} images of a micro-batch")
+        require_several_cells(x[: self.images])
         groups = len(x) // self.images
         pending = (self.pending_mean, self.pending_var, self.pending_groups)
         return Norm(self.weight, self.bias, self.eps, *pending, keep=1.0, take=1.0, groups=groups)
@@ -171,8 +172,8 @@ class PendingStatistics:
 
 
 def require_several_cells(x: Tensor) -> None:
-    """Raise `ValueError` where a channel has one value only, as torch does: there is no variance to measure."""
-    if x[:, :1].numel() == 1:
+    """Raise `ValueError` where a channel has less than two values: there is no variance to measure."""
+    if x[:, :1].numel() <= 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
 
 
