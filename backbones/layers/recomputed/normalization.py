@@ -51,8 +51,9 @@ def normalize(e: Expression) -> Tensor:
     """
     if e.mean is None or e.var is None:
         return e.x
+    weight, bias = _like_statistics(e.weight, e.mean), _like_statistics(e.bias, e.mean)
     parts = [
-        torch.native_batch_norm(part, e.weight, e.bias, mean, var, False, 0.0, e.eps)[0]
+        torch.native_batch_norm(part, weight, bias, mean, var, False, 0.0, e.eps)[0]
         for part, mean, var in zip(_split(e.x, len(e.mean)), e.mean, e.var, strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -73,10 +74,10 @@ def derive_normalization(gradient: Tensor, e: Expression, sums: Tensor | None) -
         return gradient, []
     if sums is not None:
         return _derive_from_sums(gradient, e, sums)
-    groups = len(e.mean)
+    groups, weight = len(e.mean), _like_statistics(e.weight, e.mean)
     triples = [
         torch.ops.aten.native_batch_norm_backward(
-            of_part, part, e.weight, None, None, mean, (var + e.eps).rsqrt(), True, e.eps, [True] * 3
+            of_part, part, weight, None, None, mean, (var + e.eps).rsqrt(), True, e.eps, [True] * 3
         )
         for of_part, part, mean, var in zip(_split(gradient, groups), _split(e.x, groups), e.mean, e.var, strict=True)
     ]
@@ -93,6 +94,11 @@ def _derive_from_sums(gradient: Tensor, e: Expression, sums: Tensor) -> tuple[Te
     centred = gradient - _spread(sums[0], e.x) - standard * _spread(sums[1], e.x)
     of_x = centred * inverse * e.weight[:, None, None]
     return of_x.to(e.x.dtype), [sum_cells(gradient), sum_cells(gradient * standard)]
+
+
+def _like_statistics(parameter: Tensor | None, mean: Tensor) -> Tensor | None:
+    """Return a parameter in the precision of the statistics: torch takes no other one with them."""
+    return None if parameter is None else parameter.to(mean.dtype)
 
 
 def _spread(rows: Tensor, x: Tensor) -> Tensor:
