@@ -59,7 +59,7 @@ def merge(
 
 def is_recomputable(x: Tensor, *modules: nn.Module) -> bool:
     """Tell whether autograd records this call, no tracer or compiler does, and no hook waits for one of the modules."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or isinstance(x, torch.fx.Proxy):
+    if not torch.is_grad_enabled() or isinstance(x, torch.fx.Proxy) or _is_transformed():
         return False
     return x.dim() == 4 and x[:, :1].numel() > 1 and not any(map(has_hooks, modules)) and not _watches_all()
 
@@ -78,8 +78,19 @@ def set_recompute(model: nn.Module, *, on: bool) -> None:
             setattr(module, "recompute", on)  # noqa: B010  (torch types attributes of modules as tensors)
 
 
+def _is_transformed() -> bool:
+    """Tell whether a compiler, a tracer or a transform of `torch.func` runs the modules: none knows our gradients."""
+    is_traced = torch._C._get_tracing_state() is not None
+    return torch.compiler.is_compiling() or is_traced or torch._C._are_functorch_transforms_active()
+
+
 def _watches_all() -> bool:
-    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
 
 
 def _are_alike(x: Tensor, others: Sequence[Tensor]) -> bool:

@@ -11,7 +11,7 @@ from backbones.layers.drop_block import DropBlock2d
 from backbones.layers.drop_path import DropPath
 from backbones.layers.elastic import Elastic
 from backbones.layers.maxout import Maxout
-from backbones.layers.norm_act import Unmerged, has_hooks
+from backbones.layers.norm_act import Unmerged, is_recomputable
 from backbones.layers.shortcut import WeightedShortcut
 from backbones.models.spec import Block, BlockKind, DropBlock, Fusion, Stage
 
@@ -59,10 +59,11 @@ class ResidualBlock(nn.Module):
 
     def _run_residual_path(self, x: Tensor) -> Tensor | Unmerged:
         """Run the convolutions; the normalization of the last one is left to the shortcut where that is possible."""
-        last = self.convs[-1]
-        if not isinstance(last, ConvNormAct) or isinstance(self.drop_path, DropPath) or has_hooks(self.convs):
+        *before, last = self.convs
+        is_recomputed = is_recomputable(x, self.convs, self.drop_path, self.shortcut)
+        if not is_recomputed or not isinstance(last, ConvNormAct) or isinstance(self.drop_path, DropPath):
             return self.drop_path(self.convs(x))
-        for conv in self.convs[:-1]:
+        for conv in before:
             x = conv(x)
         return last.convolve(x)
 
