@@ -21,8 +21,9 @@ from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error
 from backbones.files import json_text, require_output_file, write_text
-from backbones.recipe import Interpolation, LayoutName, Protocol, require_positive
+from backbones.recipe import CompileMode, Interpolation, LayoutName, Protocol, require_positive
 from backbones.terminal import say, write
+from backbones.training.compilation import compile_network, require_compiler
 from backbones.training.evaluate import Evaluation, evaluate
 from backbones.training.launch import create_accelerator
 from backbones.training.report import show_validation
@@ -73,6 +74,8 @@ class Options:
     """Decoding threads per process."""
     device: Literal["auto", "cpu"] = "auto"
     """auto: a GPU where there is one."""
+    torchcompile: bool | CompileMode = False
+    """Compile the network with torch.compile, in a mode as in training: it pays off for many images."""
 
     def __post_init__(self) -> None:
         require_positive(self, "", "batch_size", "workers", "eval_size")
@@ -93,8 +96,10 @@ def main(argv: Sequence[str]) -> Evaluation:
     accelerator = create_accelerator(
         precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
     )
+    require_compiler(options.torchcompile, accelerator.device)
     sets = validation_sets(options, restored)
     restored.model.to(accelerator.device)
+    compile_network(restored.model, options.torchcompile, accelerator.device)
     results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}
     if accelerator.is_main_process:
         write(report(trained, restored, results))
@@ -116,8 +121,9 @@ def measure(options: Options, restored: Restored, accelerator: Accelerator, imag
         workers=options.workers,
     )
     judge, size = images.judge(accelerator.device), len(images.index)
+    pad_to = options.batch_size if options.torchcompile else None
     with show_validation(accelerator, images.title, size) as show:
-        return evaluate(accelerator, restored.model, batches, expected=size, judge=judge, on_batch=show)
+        return evaluate(accelerator, restored.model, batches, expected=size, judge=judge, on_batch=show, pad_to=pad_to)
 
 
 def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:

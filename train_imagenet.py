@@ -29,6 +29,7 @@ from backbones.assembly.start.start import initialize, record_start, require_one
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
 from backbones.recipe import Recipe, resolve
+from backbones.training.compilation import compile_validation, require_compiler
 from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import create_accelerator, has_static_graph, precision_name, require_deterministic
@@ -54,6 +55,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
         static_graph=has_static_graph(recipe),
         timeout=recipe.waiting.first_timeout,
     )
+    require_compiler(recipe.torchcompile, accelerator.device)
     folder = choose_run_folder(recipe, accelerator)
     recipe = record_start(recipe)
     train, val = splits(recipe)
@@ -75,6 +77,7 @@ def main(argv: Sequence[str]) -> Evaluation | None:
     snapshots.require_space(run)
     with protect(run, folder, control, snapshots):
         introduce(run, folder, train, val, changed, start)
+        compile_validation(run, control.watchdog.beat)
         evaluation = fit(run, owes_validation=state["owes_validation"])
     conclude(run, folder, evaluation)
     accelerator.end_training()

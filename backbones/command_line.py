@@ -187,11 +187,12 @@ def _is_value(word: str) -> bool:
 
 
 def _take_value(name: str, option: str, rest: deque[str], kinds: Kinds) -> str:
-    """Return the value that follows an option; a flag takes true or false only, and is true without."""
+    """Return the value that follows an option; a flag takes true, false or its choices, and is true without."""
     if option in _FLAGS:
         return ""
-    if kinds.get(option) is bool:
-        return rest.popleft() if rest and rest[0].lower() in _TRUTH_VALUES else "true"
+    if _is_flag(option, kinds):
+        words = (*_TRUTH_VALUES, *_list_choices(kinds[option]))
+        return rest.popleft() if rest and rest[0].lower() in words else "true"
     if not rest or not _is_value(rest[0]):
         raise UserError(f"{name} needs a value{': ' + _describe_kind(kinds[option]) if option in kinds else ''}.")
     return rest.popleft()
@@ -204,9 +205,14 @@ def _full_name(word: str, kinds: Kinds) -> tuple[str, bool]:
         raise UserError(f"unknown option {word}.{_nearest_option(name, kinds)}")
     if option := _find_option(name, kinds):
         return option, False
-    if name.startswith("no_") and kinds.get(option := _find_option(name[3:], kinds) or "") is bool:
+    if name.startswith("no_") and _is_flag(option := _find_option(name[3:], kinds) or "", kinds):
         return option, True
     raise UserError(f"unknown option {word}.{_nearest_option(name, kinds)}")
+
+
+def _is_flag(option: str, kinds: Kinds) -> bool:
+    """Tell whether an option needs no value. Its type is bool, alone or beside the words that may follow it."""
+    return bool in _alternatives(kinds.get(option))
 
 
 def _find_option(name: str, kinds: Kinds) -> str | None:
@@ -377,9 +383,8 @@ def _explain(message: str, kinds: Kinds) -> str:
     got = re.findall(r"(?:Got|Given) value: (.*)", message)
     if key and got and key[1] in kinds:
         value, kind = got[-1], kinds[key[1]]
-        literals = [part for part in _alternatives(kind) if get_origin(part) is Literal]
-        choices = [str(choice) for part in literals for choice in get_args(part)]
-        return f"{key[1]}={value} is not valid: it must be {_describe_kind(kind)}.{did_you_mean(value, choices)}"
+        remedy = did_you_mean(value, _list_choices(kind))
+        return f"{key[1]}={value} is not valid: it must be {_describe_kind(kind)}.{remedy}"
     return " ".join(message.split())
 
 
@@ -390,6 +395,12 @@ def _nearest_option(word: str, kinds: Kinds) -> str:
 
 def _takes_text(kind: Any) -> bool:
     return any(part is str or get_origin(part) is Literal for part in _alternatives(kind))
+
+
+def _list_choices(kind: Any) -> list[str]:
+    """Return the words of the Literals in a type."""
+    literals = [part for part in _alternatives(kind) if get_origin(part) is Literal]
+    return [str(choice) for part in literals for choice in get_args(part)]
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

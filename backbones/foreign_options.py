@@ -51,6 +51,7 @@ FOREIGN: dict[str, tuple[str, str]] = {
     "cutmix_alpha": ("mixing.prob", _MIXED),
     "drop": ("model_args", "write --model-args '{drop_rate: 0.2}'"),
     "drop_path": ("model_args", "write --model-args '{drop_path_rate: 0.1}' for a timm model that has it"),
+    "torchcompile_mode": ("torchcompile", "write --torchcompile MODE"),
     "native_amp": ("precision", _PRECISION),
     "dist_bn": ("optim.bn_momentum", _NORM),
     "val_resize_size": ("preprocess.crop_pct", "write --crop-pct, the size of the crop / the size of the resize"),

@@ -14,6 +14,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 Protocol = Literal["darknet", "timm", "full"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LoaderName = Literal["dali", "reference", "synthetic"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 LayoutName = Literal["index", "folders", "tiny-imagenet", "kaggle", "archives", "shards"]
 
 DEFAULT_EPOCHS = 120
@@ -35,6 +36,11 @@ def require_ranges(group: object, prefix: str, **ranges: str) -> None:
         value, (low, high) = getattr(group, option), map(float, text[1:-1].split(","))
         fits = low < value < high or (value == low and text[0] == "[") or (value == high and text[-1] == "]")
         require(fits, prefix + option, value, f"must lie in {text}")
+
+
+def name_compile_mode(asked: bool | CompileMode) -> Literal[False] | CompileMode:  # noqa: FBT001
+    """Return the mode of torch.compile: earlier recipes say ``true``, as the command line does without a word."""
+    return "default" if asked is True else asked
 
 
 def require_positive(group: object, prefix: str, *options: str) -> None:
@@ -392,8 +398,9 @@ class Recipe:
     """Let a GPU compute products of float32 numbers in TF32, with 10 bits of mantissa; bf16 and fp16 do not change."""
     channels_last: bool = True
     """Keep activations in NHWC memory order."""
-    torchcompile: bool = False
-    """Compile the network with torch.compile."""
+    torchcompile: bool | CompileMode = False
+    """Compile the network with torch.compile, for training and for validation. true: default. reduce-overhead: with
+    CUDA graphs, for small micro-batches. max-autotune: also try more GPU kernels, which takes minutes."""
     grad_checkpointing: bool = False
     """Recompute all activations of a stage in the backward pass to save memory."""
     recompute: bool = True
@@ -446,6 +453,7 @@ class Recipe:
         for option in ("model", "data_dir", "output", "resume", "init_weights"):
             require(getattr(self, option) != "", option, "", "must not be empty (an unset variable?)")
         require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in [0, 2**63)")
+        object.__setattr__(self, "torchcompile", name_compile_mode(self.torchcompile))
         self._require_one_start()
         if self.epochs is not None and self.steps is not None:
             raise UserError(

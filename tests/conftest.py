@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.utils import counters
 
 from backbones.dataset.index import Index
 from backbones.dataset.sources.folder import scan_folder
+from backbones.training import compilation
 from tests import accelerate_state
 from tests.dataset.make_pictures import save_image, write_split
 from tests.dataset.make_sources import Images, make_images
@@ -42,6 +44,16 @@ def fresh_accelerate():
     accelerate_state.reset()
     yield
     accelerate_state.reset()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+    """Compile without a C++ compiler, which is fast, and return the function that counts the compiled graphs."""
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -51,6 +51,12 @@ def test_the_file_given_by_the_program_loses_against_the_one_on_the_command_line
         (["--model-ema"], lambda r: r.model_ema),
         (["--model-args", "{act: leaky}"], lambda r: r.model_args == {"act": "leaky"}),
         (["--epochs", "null"], lambda r: r.epochs is None),
+        (["--torchcompile", "--lr", "0.2"], lambda r: (r.torchcompile, r.lr) == ("default", 0.2)),
+        (["--torchcompile", "true"], lambda r: r.torchcompile == "default"),
+        (["--torchcompile", "reduce-overhead"], lambda r: r.torchcompile == "reduce-overhead"),
+        (["--torchcompile=max-autotune"], lambda r: r.torchcompile == "max-autotune"),
+        (["--torchcompile", "false"], lambda r: r.torchcompile is False),
+        (["--torchcompile", "--no-torchcompile"], lambda r: r.torchcompile is False),
     ],
 )
 def test_options_can_be_spelled_as_timm_spells_them(argv, read):
@@ -71,6 +77,8 @@ def test_options_can_be_spelled_as_timm_spells_them(argv, read):
         (["--ema.decay", "2"], r"ema.decay=2.0 must lie in \[0, 1\)"),
         (["junk"], "unexpected word 'junk'"),
         (["--scale", "0.1", "1.0"], "unexpected word '1.0': --scale takes 2 numbers, as"),
+        (["--torchcompile", "fast"], "unexpected word 'fast': --torchcompile takes true or false or default or red"),
+        (["--torchcompile=max-autotun"], "torchcompile=max-autotun is not valid: .* Did you mean max-autotune"),
         (["--lr", "--seed", "1"], "--lr needs a value: a number"),
         (["--zzz", "1"], r"unknown option --zzz\.$"),
         (["--no-mosaic=true"], "--no-mosaic takes no value"),

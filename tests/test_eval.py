@@ -81,6 +81,13 @@ def test_the_batch_size_changes_nothing(evaluate, trained, batch_size):
     assert evaluate("--ckpt", folder, "--batch-size", batch_size) == evaluation
 
 
+def test_a_compiled_network_has_the_same_figures_and_one_graph(evaluate, trained, graphs):
+    """The last of three batches has 4 of 8 images."""
+    folder, evaluation = trained
+    assert evaluate("--ckpt", folder, "--torchcompile", "--batch-size", "8") == evaluation
+    assert graphs() == 1
+
+
 def test_a_single_file_is_enough(evaluate, trained, tmp_path):
     folder, evaluation = trained
     shutil.copy(folder / "last" / "ema.safetensors", tmp_path / "weights.safetensors")

@@ -34,6 +34,7 @@ def test_an_option_of_another_trainer_with_the_same_meaning_is_taken(words, read
         (["--warmup-epochs", "5"], "write --burn-in STEPS"),
         (["--aa", "rand-m9"], "write --augmentation inception --auto randaugment"),
         (["--num-classes", "10"], "class folders of --data-dir"),
+        (["--torchcompile-mode", "max-autotune"], "write --torchcompile MODE"),
         (["--drop", "0.2"], "drop_rate: 0.2"),
         (["--weights", "IMAGENET1K_V1"], "write --pretrained for the weights that timm publishes, or --init-weights"),
         (["--mixup", "0.8"], "--mixup takes true or false; --prob is the share"),

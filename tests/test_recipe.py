@@ -177,3 +177,9 @@ def test_every_field_says_what_it_means():
 def test_a_limit_that_nothing_obeys_is_refused():
     with pytest.raises(UserError, match=r"loading\.bad_images_limit=0\.1 needs --bad-images skip"):
         Loading(bad_images_limit=0.1)
+
+
+@pytest.mark.parametrize(("written", "read"), [("true", "default"), ("false", False), ("max-autotune", "max-autotune")])
+def test_a_recipe_says_whether_to_compile_or_in_which_mode(config, written, read):
+    recipe = parse(Recipe, ["--config", config(f"torchcompile: {written}")])
+    assert recipe.torchcompile == recipe.to_dict()["torchcompile"] == read

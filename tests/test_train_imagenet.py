@@ -12,7 +12,7 @@ from backbones.assembly import run as assembly
 from backbones.assembly.checkpoint import restore_model
 from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
-from backbones.training.checkpoint import MODEL, load_state, read_description
+from backbones.training.checkpoint import EMA, MODEL, load_state, read_description
 from tests.tiny_runs import TINY, copy_of, equal_weights
 from train_imagenet import main
 
@@ -136,6 +136,30 @@ def test_a_gpu_learns_in_each_precision_and_says_which(folder, precision):
     assert losses[-1] < losses[0]
     assert evaluation.n == 32
     assert (read_description(folder / "last" / MODEL) or {})["precision"] == precision
+
+
+@pytest.mark.slow
+def test_a_run_may_change_between_compiled_and_eager(train, tmp_path, graphs):
+    """It ends with the weights of the same run that is never compiled, under the same names."""
+    for name, choices in (("eager", [False, False, False]), ("mixed", [True, False, True])):
+        for epochs, compiled in enumerate(choices, start=1):
+            torch._dynamo.reset()
+            before = graphs()
+            begin = ["--resume", str(tmp_path / name)] if epochs > 1 else []
+            words = ["--torchcompile" if compiled else "--no-torchcompile", "--epochs", str(epochs), "--model-ema"]
+            train(*begin, *words, output=tmp_path / name)
+            assert graphs() - before == (2 if compiled else 0)
+    for file in (MODEL, EMA):
+        eager, mixed = (load_file(tmp_path / name / "last" / file) for name in ("eager", "mixed"))
+        torch.testing.assert_close(mixed, eager, rtol=1e-3, atol=1e-5)
+
+
+def test_without_a_compiler_nothing_begins(train, folder, monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"--torchcompile: there is no C\+\+ compiler \S+, .* Install g\+\+"):
+        train("--torchcompile")
+    assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from backbones.assembly.batch_norm import images_of_batch_norm
 from backbones.assembly.network import notes_on
 from backbones.dataset.index import Index
-from backbones.recipe import DEFAULT_EPOCHS, burn_in_steps, micro_batch
+from backbones.recipe import DEFAULT_EPOCHS, CompileMode, burn_in_steps, micro_batch
+from backbones.training.compilation import choose_mode
 from backbones.training.evaluate import Evaluation
 from backbones.training.launch import launch_command
 from backbones.training.loop import Run
@@ -60,7 +63,15 @@ def _facts(run: Run, folder: Path, train: Index) -> Iterator[tuple[str, object]]
     yield "model", f"{recipe.model}, {parameters / 1e6:.2f} M parameters, {device}"
     yield "data", images + tail
     yield "batch", f"{recipe.batch_size} images per step = {shares} (BatchNorm sees {each})"
+    if recipe.torchcompile:
+        yield "compile", _describe_compilation(recipe.torchcompile, accelerator.device)
     yield "length", f"{run.total_steps} steps of {steps} per epoch, from step {run.step}; {burn_in}"
+
+
+def _describe_compilation(asked: CompileMode | Literal[True], device: torch.device) -> str:
+    mode = choose_mode(asked, device)
+    instead = "" if mode == asked else f" ({asked} is for GPUs)"
+    return f"torch.compile in mode {mode}{instead}: the evaluation now, the training in the first step"
 
 
 def _remarks(run: Run, notes: tuple[str, ...], changed: Changes) -> Iterator[tuple[str, object]]:

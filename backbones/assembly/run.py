@@ -24,6 +24,7 @@ from backbones.layers import DropBlock2d, fusion_weights
 from backbones.layers.norm_act import set_recompute
 from backbones.layers.old_names import current_names
 from backbones.recipe import Recipe, burn_in_steps, micro_batch, run_length
+from backbones.training.compilation import compile_networks, keep_gradients
 from backbones.training.control import Control
 from backbones.training.ema import MovingAverage
 from backbones.training.loop import Checkpoints, Run
@@ -133,9 +134,7 @@ def build_run(
     total_steps = run_length(recipe, train.steps_per_epoch)
     burn_in = burn_in_steps(recipe, total_steps)
     schedule = create_schedule(recipe.optim, lr=recipe.lr, total_steps=total_steps, burn_in=burn_in)
-    ema = make_ema(recipe, model.to(accelerator.device))
-    if recipe.torchcompile:
-        model.compile()
+    ema = place_networks(recipe, accelerator.device, model)
     rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr, **rule))
     report = create_report(recipe, accelerator, train, schedule, total_steps=total_steps, tracker=tracker)
@@ -155,7 +154,16 @@ def build_run(
         on_step=follow_progress(model),
         pending=pending_statistics(model),
         ema=ema,
+        padded_batch=val.batch_size if recipe.torchcompile else None,
+        keeps_gradients=keep_gradients(recipe, accelerator.device, prepared.parameters()),
     )
+
+
+def place_networks(recipe: Recipe, device: torch.device, model: nn.Module) -> ModelEmaV3 | None:
+    """Put the network on the device, and return its moving average, if any; both are compiled as the recipe says."""
+    ema = make_ema(recipe, model.to(device))
+    compile_networks(recipe, device, [model, ema.module] if ema else [model])
+    return ema
 
 
 def create_snapshots(

@@ -1,6 +1,7 @@
 """Exact top-1, top-5 and loss over a split: one function for training and for eval.py."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -43,7 +44,6 @@ class Evaluation:
         return {f"{prefix}/{key}": value for key, value in asdict(self).items()}
 
 
-@torch.inference_mode()
 def evaluate(
     accelerator: Accelerator,
     model: nn.Module,
@@ -52,6 +52,7 @@ def evaluate(
     expected: int,
     judge: Judge = as_labelled,
     on_batch: Callable[[Tensor], None] = lambda _sums: None,
+    pad_to: int | None = None,
 ) -> Evaluation:
     """Evaluate ``model`` on this process's ``batches`` and add the counts of all processes.
 
@@ -62,22 +63,51 @@ def evaluate(
         expected: images of the whole split.
         judge: chooses the outputs that compete and the right one.
         on_batch: called after each batch with (top-1 hits, top-5 hits, summed loss, images) of this process so far.
+        pad_to: images of a full batch. A compiled network is not compiled again for a smaller one: it gets black images
+            too, whose logits are dropped.
 
     Raises:
         UserError: the images counted are not ``expected``.
     """
-    was_training = model.training
-    model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
-    with steady_algorithms():
+    with _evaluating(model), steady_algorithms():
         for batch in batches:
-            with accelerator.autocast():
-                logits = model(batch.images)
+            logits = _predict(accelerator, model, batch.images, pad_to)
             sums += _counts(*judge(logits.float(), batch.labels))
             on_batch(sums)
-    model.train(was_training)
     total = cast(Tensor, accelerator.reduce(sums, reduction="sum"))
     return _evaluation(total.tolist(), expected)
+
+
+def predict_black(accelerator: Accelerator, model: nn.Module, shape: tuple[int, int, int, int]) -> Tensor:
+    """Return the logits of black images, as `evaluate` computes them; a compiled network is compiled for it now.
+
+    Shape:
+        shape = (N, 3, H, W) -> (N, classes)
+    """
+    with _evaluating(model):
+        images = torch.zeros(shape, device=accelerator.device).contiguous(memory_format=torch.channels_last)
+        return _predict(accelerator, model, images, None)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into eval mode without gradients during the block."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        yield
+    model.train(was_training)
+
+
+def _predict(accelerator: Accelerator, model: nn.Module, images: Tensor, pad_to: int | None) -> Tensor:
+    """Return the logits of the images alone, where they are padded too: (N, 3, H, W) -> (N, classes)."""
+    rows = len(images)
+    if pad_to is not None and rows < pad_to:
+        # F.pad keeps the memory order, a change of which would compile the network again
+        images = F.pad(images, [0, 0] * (images.ndim - 1) + [0, pad_to - rows])
+    with accelerator.autocast():
+        return model(images)[:rows]
 
 
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:

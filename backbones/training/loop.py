@@ -158,6 +158,10 @@ class Run:
     pending: Pending = field(default_factory=NothingPending)
     """Statistics of batch normalization that wait for the end of the step."""
     ema: ModelEmaV3 | None = None
+    padded_batch: int | None = None
+    """Images of a full validation batch, to which a compiled network pads smaller ones; None: it is not compiled."""
+    keeps_gradients: bool = False
+    """Whether gradients are filled with zeros and not freed after a step."""
     step: int = 0
     """Optimizer steps made."""
     skipped: int = 0
@@ -295,7 +299,8 @@ def _evaluate(run: Run, name: str, network: nn.Module, beat: Callable[[], None])
             beat()
             show(sums)
 
-        return evaluate(run.accelerator, network, run.val_batches, expected=run.val_batches.n, on_batch=on_batch)
+        n, pad_to = run.val_batches.n, run.padded_batch
+        return evaluate(run.accelerator, network, run.val_batches, expected=n, on_batch=on_batch, pad_to=pad_to)
 
 
 def _seed_random_numbers(run: Run, micro_batch: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from backbones.errors import UserError
-from backbones.recipe import Recipe, differences
+from backbones.recipe import Recipe, differences, name_compile_mode
 from backbones.training.checkpoint import EMA, Weights, find_checkpoint, load_sound_state, load_weights, weights_file
 from backbones.training.guard import require_finite_weights
 from backbones.training.loop import Run
@@ -118,7 +118,7 @@ def restore_run(
         load_weights(network, file, name=name, current_names=current_names)
         require_finite_weights(network.state_dict(), f"{file} cannot be resumed")
     load_statistics(run, state["batch_norm"])
-    run.optimizer.optimizer.zero_grad()
+    run.optimizer.optimizer.zero_grad(set_to_none=not run.keeps_gradients)
     load_optimizer(run.optimizer.optimizer, state["optimizer"])
     if run.accelerator.scaler and state["scaler"]:
         run.accelerator.scaler.load_state_dict(state["scaler"])
@@ -169,7 +169,13 @@ def _require_same_run(state: State, changed: Mapping[str, tuple[Any, Any]], trai
 
 
 def _current_form(state: State) -> State:
-    """Return a state as this version writes it. Version 0.1 kept two numbers of the report by themselves."""
+    """Return a state as this version writes it.
+
+    Version 0.1 kept two numbers of the report by themselves, and torchcompile was true or false.
+    """
+    recipe = state.get("recipe", {})
+    if "torchcompile" in recipe:
+        state = state | {"recipe": recipe | {"torchcompile": name_compile_mode(recipe["torchcompile"])}}
     if state.get("schema", 1) < 3:
         state = LATER_FIELDS | state
     if "report" not in state and "replaced" in state:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from backbones.assembly.announce import conclude, find_bad_settings, introduce
 from backbones.recipe import Health, Log, Optim, Recipe
@@ -14,7 +15,7 @@ from backbones.training.evaluate import Evaluation
 def run_of(steps: int, recipe: Recipe, lines: list[str]) -> Any:
     """As much of a Run as announcing needs."""
     model = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 2_500_000)])
-    accelerator = SimpleNamespace(num_processes=2, device="cpu", mixed_precision="no")
+    accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), mixed_precision="no")
     return SimpleNamespace(
         model=model,
         accelerator=accelerator,
@@ -62,6 +63,21 @@ def test_what_a_cfg_says_without_effect_is_said_at_the_start(tmp_path):
     text = introduced(Recipe(model=str(cfg)), tmp_path, train_size=320)
     assert text.count("learning_rate=0.5 has no effect here: ") == 5
     assert "note: 2 more such notes: `python -m backbones summary" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (True, "compile: torch.compile in mode default: the evaluation now, the training in the first step"),
+        ("reduce-overhead", "compile: torch.compile in mode default (reduce-overhead is for GPUs): the evaluation now"),
+    ],
+)
+def test_the_mode_of_compilation_is_said_and_what_it_is_without_a_gpu(tmp_path, asked, said):
+    assert said in introduced(Recipe(torchcompile=asked), tmp_path, train_size=325)
+
+
+def test_a_run_that_is_not_compiled_says_nothing_of_it(tmp_path):
+    assert "torch.compile" not in introduced(Recipe(), tmp_path, train_size=325)
 
 
 def test_a_tail_is_mentioned_only_where_there_is_one(tmp_path):

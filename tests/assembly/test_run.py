@@ -1,5 +1,6 @@
 """The parts are put together as the recipe says."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from backbones.assembly.run import build_model, build_run, follow_progress, make
 from backbones.errors import UserError
 from backbones.layers import DropBlock2d
 from backbones.recipe import Ema, Optim, Recipe, Synthetic
-from backbones.training.loop import NoCheckpoints
+from backbones.training.compilation import compile_validation
+from backbones.training.loop import NoCheckpoints, train_epoch, validate_and_save
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 RECIPE = Recipe(
@@ -94,6 +96,21 @@ def test_validation_batches_are_as_large_as_training_batches():
     accelerator = Accelerator(cpu=True)
     _, val = splits(RECIPE)
     assert len(val_loader(replace(RECIPE, grad_accum_steps=2), val, accelerator)) == 3
+
+
+def test_a_compiled_run_has_one_graph_for_training_and_one_for_evaluation(graphs):
+    """Nothing is compiled again: not as rate, epoch and average move, and not for the last, smaller batch."""
+    recipe = replace(RECIPE, batch_size=6, grad_accum_steps=2, epochs=2, torchcompile=True, model_ema=True)
+    run = assembled(replace(recipe, synthetic=Synthetic(classes=2, train_per_class=9, val_per_class=2)))
+    compile_validation(run)
+    counted = [graphs()]
+    with closing(run.train_batches.from_step(0)) as batches:
+        while run.step < run.total_steps:
+            train_epoch(run, batches)
+            validate_and_save(run)
+            counted.append(graphs())
+    assert (run.total_steps, run.val_batches.batch_size, run.val_batches.n) == (6, 3, 4)
+    assert counted == [1, 2, 2]
 
 
 def test_a_data_folder_is_needed_unless_images_are_made_up():

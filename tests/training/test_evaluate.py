@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from backbones.errors import UserError
-from backbones.training.evaluate import Evaluation, evaluate
+from backbones.training.evaluate import Evaluation, evaluate, predict_black
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -68,3 +68,42 @@ def test_a_judge_says_which_logits_compete_and_which_is_right():
 def test_figures_are_named_for_the_log():
     metrics = Evaluation(top1=50.0, top5=75.0, loss=1.5, n=4).metrics("val_ema")
     assert metrics == {"val_ema/top1": 50.0, "val_ema/top5": 75.0, "val_ema/loss": 1.5, "val_ema/n": 4}
+
+
+class Sized(torch.nn.Identity):
+    """The identity, which notes the sizes of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        return super().forward(x)
+
+
+def test_padding_makes_all_batches_as_large_and_enters_no_figure():
+    _, _, batches = split_of(23, [16, 7])
+    model = Sized()
+    plain = evaluate(Accelerator(cpu=True), model, batches, expected=23)
+    padded = evaluate(Accelerator(cpu=True), model, batches, expected=23, pad_to=16)
+    assert model.sizes == [16, 7, 16, 16]
+    assert padded == plain
+
+
+def test_a_batch_that_is_not_smaller_is_not_padded():
+    _, _, batches = split_of(23, [16, 7])
+    model = Sized()
+    evaluate(Accelerator(cpu=True), model, batches, expected=23, pad_to=7)
+    assert model.sizes == [16, 7]
+
+
+def test_padding_keeps_the_memory_order_of_images():
+    strides = []
+    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    model.register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride()))
+    images = torch.rand(5, 7, 6, 6).contiguous(memory_format=torch.channels_last)
+    batches = [FakeBatch(part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split([3, 2])]
+    evaluate(Accelerator(cpu=True), model, batches, expected=5, pad_to=3)
+    predict_black(Accelerator(cpu=True), model, (3, 7, 6, 6))
+    assert strides == [images.stride()] * 3

@@ -265,3 +265,14 @@ def test_momenta_of_another_shape_are_refused(tmp_path):
     lose_from_state(widen)(tmp_path / "last")
     with pytest.raises(UserError, match=r"momentum_buffer of parameter 0 has the shape \(1,\), and"):
         run_in(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("written", "read"), [(True, "default"), (False, False), ("max-autotune", "max-autotune")])
+def test_a_state_from_before_the_modes_of_compilation_has_the_default_one(tmp_path, written, read):
+    run, _ = run_in(tmp_path)
+    save(run, owes_validation=False)
+    state = load_state(tmp_path / "last")
+    state.pop("schema")
+    torch.save(state | {"recipe": state["recipe"] | {"torchcompile": written}}, tmp_path / "last" / "state.pt")
+    (tmp_path / "last" / "manifest.json").unlink()
+    assert load_run_state(tmp_path / "last")["recipe"]["torchcompile"] == read
