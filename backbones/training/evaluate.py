@@ -113,7 +113,8 @@ def _predict(accelerator: Accelerator, model: nn.Module, images: Tensor, pad_to:
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:
     """Return (top-1 hits, top-5 hits, summed loss, images) of one batch as float64."""
     loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
-    return torch.stack([*topk_correct(logits, labels).double(), loss, loss.new_tensor(len(labels))])
+    # new_full, since new_tensor would copy from the host, which waits for a GPU
+    return torch.stack([*topk_correct(logits, labels).double(), loss, loss.new_full((), len(labels))])
 
 
 def _evaluation(sums: list[float], expected: int) -> Evaluation:

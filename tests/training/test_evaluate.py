@@ -5,9 +5,14 @@ from typing import NamedTuple
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from backbones.data.synthetic import synthetic_index
+from backbones.dataset.validation_sets import ValidationSet
 from backbones.errors import UserError
 from backbones.training.evaluate import Evaluation, evaluate, predict_black
+from backbones.training.report import show_validation
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -49,6 +54,39 @@ def test_the_network_is_evaluated_in_eval_mode_and_left_as_it_was():
     evaluation = evaluate(Accelerator(cpu=True), model, batches, expected=23)
     assert evaluation.top1 == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
     assert model.training
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: values that are read, and tensors made of the host's numbers."""
+
+    WAITING = ("aten._local_scalar_dense.default", "aten.lift_fresh.default", "aten.nonzero.default")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += str(func) in self.WAITING
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("judge", ["own", "real"])
+def test_no_batch_makes_the_host_wait_though_the_progress_is_shown(judge, monkeypatch):
+    read: list[Tensor] = []
+    to_list = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: read.append(tensor) or to_list(tensor))
+    right = tuple((label, 0) for label in range(7)) if judge == "real" else None
+    images = ValidationSet("the set", synthetic_index(7, 1), tuple(range(7)), right)
+    counts = []
+    for sizes in ([8], [1] * 8):
+        read.clear()
+        _, _, batches = split_of(8, sizes)
+        accelerator, decide = Accelerator(cpu=True), images.judge(torch.device("cpu"))
+        with HostReads() as counted, show_validation(accelerator, "val", 8) as show:
+            evaluate(accelerator, torch.nn.Identity(), batches, expected=8, judge=decide, on_batch=show)
+        counts.append((counted.count, len(read)))
+    assert counts[0] == counts[1]
+    assert counts[0][1] == 1  # the sums, at the end
 
 
 def test_a_judge_says_which_logits_compete_and_which_is_right():
