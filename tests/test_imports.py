@@ -33,7 +33,7 @@ MAY_IMPORT = {
 MAY_IMPORT["commands"] = MAY_IMPORT["assembly"] | {"assembly", "command_line", "counting"}
 MAY_IMPORT["__main__"] = {"errors", "terminal", "commands"}
 FOREIGN = {
-    "layers": {"torch", "timm"},
+    "layers": {"torch", "timm", "triton"},
     "models": {"torch", "timm", "numpy"},
     "darknet": {"torch", "timm", "numpy"},
     "counting": {"torch"},
@@ -41,6 +41,9 @@ FOREIGN = {
     "errors": set(),
 }
 ONLY_IMPORTERS = {
+    "triton": {
+        f"layers/kernels/{name}.py" for name in ("elementwise", "launch", "max_pool", "merge", "shares", "statistics")
+    },
     "nvidia": {"data/pipeline.py", "data/augment/auto_augment_dali.py"},
     "wandb": {"training/wandb_sender.py"},
     "jsonargparse": {"command_line.py"},

@@ -120,7 +120,7 @@ def test_darknets_rules_train_a_backbone_called_by_its_name_in_the_thread(train,
 def test_the_trainer_tells_drop_block_how_far_it_is(train):
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "set_drop_block_progress", lambda _model, share: seen.append(share))
+        patch.setattr(assembly, "follow_progress", lambda _model: seen.append)
         train("--epochs", "1")
     assert seen == [0, 0.25, 0.5, 0.75]
 

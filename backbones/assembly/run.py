@@ -131,9 +131,7 @@ def build_run(
 ) -> Run:
     """Return the run at step 0; ``tracker`` belongs to the first process."""
     train, val = batches
-    total_steps = run_length(recipe, train.steps_per_epoch)
-    burn_in = burn_in_steps(recipe, total_steps)
-    schedule = create_schedule(recipe.optim, lr=recipe.lr, total_steps=total_steps, burn_in=burn_in)
+    total_steps, burn_in, schedule = plan_steps(recipe, train)
     ema = place_networks(recipe, accelerator.device, model)
     rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
     prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr, **rule))
@@ -159,7 +157,14 @@ def build_run(
     )
 
 
-def place_networks(recipe: Recipe, device: torch.device, model: nn.Module) -> ModelEmaV3 | None:
+def plan_steps(recipe: Recipe, train: TrainLoader) -> tuple[int, int, Schedule]:
+    """Return the steps of the run, those of its burn-in, and the schedule."""
+    total_steps = run_length(recipe, train.steps_per_epoch)
+    burn_in = burn_in_steps(recipe, total_steps)
+    return total_steps, burn_in, create_schedule(recipe.optim, lr=recipe.lr, total_steps=total_steps, burn_in=burn_in)
+
+
+def place_networks(recipe: Recipe, device: torch.device, model: nn.Module) -> MovingAverage | None:
     """Put the network on the device, and return its moving average, if any; both are compiled as the recipe says."""
     ema = make_ema(recipe, model.to(device))
     compile_networks(recipe, device, [model, ema.module] if ema else [model])

@@ -325,7 +325,7 @@ def _update(run: Run) -> None:
     # accelerate's wrapper looks for packages at each call; only gradient scaling needs it
     optimizer = run.optimizer if run.accelerator.scaler else run.optimizer.optimizer
     optimizer.step()
-    run.optimizer.optimizer.zero_grad()
+    run.optimizer.optimizer.zero_grad(set_to_none=not run.keeps_gradients)
 
 
 def _guard_update(run: Run) -> None:
