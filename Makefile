@@ -11,7 +11,7 @@ BENCH := model fusion activations loader mixing health end_to_end scaling
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu prove-gpu gpu-offline-small check format lock clean
+.PHONY: help setup demo test test-slow test-gpu test-namespaces test-hosts faults bench bench-gpu prove-gpu gpu-offline-small check format lock clean gpu-offline
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-18s %s\n", $$1, $$2 }'
@@ -64,6 +64,13 @@ bench-gpu: $(READY)  ## Measure the mixing on a GPU
 gpu-offline-small: $(READY)  ## Check the code for GPUs without one: kernels in Triton's interpreter, and compiled (a minute and a half)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpreter tests/layers/kernels
 	$(BIN)/python -m benchmarks.offline.machine_code --small
+
+gpu-offline: $(READY)  ## The same for every layer and architecture, and the tables of compiled steps (long)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpreter tests/layers/kernels
+	$(BIN)/python -m pytest -m '' tests/benchmarks/offline
+	$(BIN)/python -m benchmarks.offline.machine_code --json benchmarks/results/machine-code.json
+	$(BIN)/python -m benchmarks.offline.floor --json tests/fixtures/compiled_floor.json
+	$(BIN)/python -m benchmarks.offline.table
 
 check: $(READY)  ## Lint, format and types
 	$(BIN)/ruff check .
