@@ -100,8 +100,9 @@ class _NormMerge(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         norm, _, kind, out_act = ctx.options
-        _, _, _, weight, bias, shares, slopes, out_slopes, *_ = ctx.saved_tensors
-        of_x, rows, of_others = _derive(gradients[0], norm, _arguments(ctx.options, *ctx.saved_tensors))
+        saved = ctx.saved_tensors  # gradient checkpointing gives them once only
+        _, _, _, weight, bias, shares, slopes, out_slopes, *_ = saved
+        of_x, rows, of_others = _derive(gradients[0], norm, _arguments(ctx.options, *saved))
         if kind == "sum" and shares is None:
             of_sum = of_others[0] if of_others else gradients[0] if out_act.name == "linear" else of_x
             of_others = [fit_channels(of_sum, width) for width in ctx.widths]
