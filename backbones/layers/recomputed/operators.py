@@ -22,6 +22,16 @@ _EXPRESSION = (
 )
 """The arguments of an operator that are an `Expression`."""
 
+LAUNCHES = {
+    "backbones::batch_statistics": 2,
+    "backbones::norm_merge_backward": 3,
+    "backbones::norm_merge_reduce": 2,
+    "backbones::fusion_shares": 2,
+    "backbones::fusion_shares_backward": 3,
+}
+"""Kernels that a call of an operator launches on a GPU at most, where that is not one: partial sums and their sum are
+two, and weights are first copied into one vector."""
+
 _LIBRARY = torch.library.Library("backbones", "DEF")
 
 _Impl = Callable[..., Any]
