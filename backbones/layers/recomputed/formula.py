@@ -30,9 +30,11 @@ def derive(gradient: Tensor, e: Expression, sums: Tensor | None = None) -> Gradi
         sums: (2, G, C), means over all cells of each group of the gradient of the normalized map, and of its product
             with the standardized map, where the groups have more images than are here. None computes them.
     """
-    gradient = gradient.contiguous(memory_format=memory_format_of(e.x))  # a slice of channels slows all that follows
+    # A convolution as the next consumer gives a dense gradient; a slice of channels slows all that follows.
+    gradient = gradient.contiguous(memory_format=memory_format_of(e.x))
     normalized = normalize(e)
-    first = normalized if e.act == "linear" else activate(normalized.clone(), _inner(e))
+    is_needed = e.act != "linear" and (len(e.others) > 0 or e.out_act != "linear")
+    first = activate(normalized.clone(), _inner(e)) if is_needed else normalized
     of_merged, of_out_slopes = _derive_output(gradient, first, e)
     of_first, of_others, of_shares = derive_merge(of_merged, first, e)
     of_slopes = [differentiate_slopes(of_first, normalized)] if e.act == "prelu" else []

@@ -32,8 +32,10 @@ def max_pool_2x2(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     largest, index = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
     width = x.shape[3]
-    place = index.div(width, rounding_mode="floor").remainder_(2).mul_(2).add_(index.remainder(width).remainder_(2))
-    return largest, place.to(torch.uint8)
+    rows, columns = (torch.arange(0, length, 2, device=x.device) for length in x.shape[2:])
+    index -= rows[:, None] * width + columns  # from the first cell of the window: 0, 1, width or width + 1
+    is_below = index >= width
+    return largest, index.sub_(is_below * (width - 2)).to(torch.uint8)
 
 
 def max_pool_2x2_backward(gradient: Tensor, place: Tensor, height: int, width: int) -> Tensor:
