@@ -154,6 +154,25 @@ def test_a_run_may_change_between_compiled_and_eager(train, tmp_path, graphs):
         torch.testing.assert_close(mixed, eager, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_a_resumed_compiled_run_ends_where_the_straight_one_does(train, tmp_path, graphs):
+    """To the bit, together with checkpointing, accumulation, bf16, dropout, an average and deterministic operations."""
+    small = "{depths: [1, 1, 1, 1], drop_rate: 0.2}"
+    words = ["--model", "csresnext50_ws_mi2", "--model-args", small, "--grad-checkpointing", "--grad-accum-steps", "2"]
+    words += ["--precision", "bf16", "--model-ema", "--deterministic", "--torchcompile", "--steps", "4"]
+    try:
+        train(*words, "--epochs", "null", "--ckpt-every", "2", output=tmp_path / "straight")
+        assert graphs() == 3
+        shutil.copytree(tmp_path / "straight" / "last-1", tmp_path / "cut" / "last")
+        shutil.copy(tmp_path / "straight" / "recipe.yaml", tmp_path / "cut")
+        assert load_state(tmp_path / "cut" / "last")["step"] == 2
+        main(["--resume", str(tmp_path / "cut"), "--output", str(tmp_path / "resumed")])
+    finally:
+        torch.use_deterministic_algorithms(mode=False)
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    assert equal_weights(tmp_path / "straight", tmp_path / "resumed")
+
+
 def test_without_a_compiler_nothing_begins(train, folder, monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

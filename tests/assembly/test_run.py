@@ -113,6 +113,13 @@ def test_a_compiled_run_has_one_graph_for_training_and_one_for_evaluation(graphs
     assert counted == [1, 2, 2]
 
 
+def test_the_average_is_compiled_too(graphs):
+    run = assembled(replace(RECIPE, torchcompile=True, model_ema=True))
+    assert run.ema is not None
+    run.ema.module(torch.rand(2, 3, 32, 32))
+    assert graphs() == 1
+
+
 def test_a_data_folder_is_needed_unless_images_are_made_up():
     with pytest.raises(UserError, match="--data-dir is missing"):
         splits(replace(RECIPE, loader="dali"))

@@ -12,7 +12,7 @@ from backbones.models import VARIANTS
 from backbones.models.cspnet import CspBackbone
 
 DIFFERENT = ("csresnext50_ws_mi2", "csresnext50sub_mo")
-"""Backbones that have most of our layers between them: weighted shortcut with several inputs, maxout, reorg."""
+"""Backbones with weighted shortcuts of several inputs, and with maxout."""
 
 
 @pytest.fixture(autouse=True)
