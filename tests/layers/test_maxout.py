@@ -41,3 +41,34 @@ def test_other_widths_than_announced_are_refused():
 def test_more_outputs_than_inputs_are_refused(width):
     with pytest.raises(ValueError, match=rf"out_channels={width} must lie in \[1, 4\]"):
         maxout(torch.zeros(1, 4, 1, 1), width)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_maximum_and_its_gradients_keep_channels_last(on):
+    inputs = [torch.randn(2, c, 4, 3).to(memory_format=torch.channels_last).requires_grad_() for c in (6, 6, 4)]
+    layer = Maxout((6, 6, 4))
+    layer.recompute = on
+    y = layer(*inputs)
+    for x in (y, *torch.autograd.grad(y.square().sum(), inputs)):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_recomputation_changes_neither_the_maximum_nor_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(4, (2, c, 4, 3), generator=generator).double().requires_grad_() for c in (6, 6, 4)]
+    layer, results = Maxout((6, 6, 4)), []
+    for layer.recompute in (True, False):
+        y = layer(*inputs)
+        results.append((y.detach(), torch.autograd.grad(y.square().sum(), inputs)))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_the_function_keeps_channels_last():
+    x = torch.randn(2, 6, 4, 3).to(memory_format=torch.channels_last)
+    assert maxout(x, 4).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_nan_in_any_input_is_the_maximum():
+    x = torch.zeros(1, 4, 1, 1)
+    x[0, 0], x[0, 3] = torch.nan, torch.nan
+    assert maxout(x, 2).isnan().all()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from backbones.layers.pooling import (
     DarknetMaxPool2d,
     DilatedMaxPool2d,
+    HalvingMaxPool2d,
     LocalAvgPool2d,
     darknet_max_pool2d,
     local_avg_pool2d,
@@ -86,3 +87,24 @@ def test_a_dilated_pool_holds_the_strided_pool_of_its_grid(dilation, size):
     expected = F.max_pool2d(x[:, :, ::dilation, ::dilation], 2, ceil_mode=True)
     assert pooled.shape == x.shape
     assert torch.equal(pooled[:, :, :: 2 * dilation, :: 2 * dilation], expected)
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 7), (1, 1)])
+def test_halving_is_torchs_pool_rounded_up_in_every_mode(size):
+    pool, x = HalvingMaxPool2d(), torch.randn(2, 3, *size)
+    expected = F.max_pool2d(x, 2, ceil_mode=True)
+    for training, pool.recompute in ((True, True), (True, False), (False, True)):
+        assert torch.equal(pool.train(training)(x), expected)
+        with torch.no_grad():
+            assert torch.equal(pool(x), expected)
+
+
+def test_halving_keeps_a_byte_for_each_cell_of_its_result_and_torch_the_map_and_eight():
+    pool, x = HalvingMaxPool2d(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    kept = {}
+    for pool.recompute in (True, False):
+        sizes = kept[pool.recompute] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
+            pool(x)
+    cells = 2 * 3 * 4 * 4
+    assert kept == {True: [cells], False: [4 * 4 * cells, 8 * cells]}

@@ -90,3 +90,17 @@ def test_a_dilated_reorg3d_has_the_cells_of_the_padded_one_on_the_coarse_grid(di
 def test_sizes_that_do_not_divide_are_refused(function, shape, message):
     with pytest.raises(ValueError, match=message):
         function(torch.zeros(shape), 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("function", [reorg3d, inverse_reorg3d, padded_reorg3d])
+def test_channels_last_stays_with_the_same_values_and_gradients(function, stride):
+    x = torch.randn(2, 36, 6, 12, requires_grad=True)
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    y, y_last = function(x, stride), function(last, stride)
+    assert torch.equal(y, y_last)
+    assert y_last.is_contiguous(memory_format=torch.channels_last)
+    assert y.is_contiguous()
+    gradient = torch.randn_like(y_last)
+    (of_x,), (of_last,) = torch.autograd.grad(y, x, gradient), torch.autograd.grad(y_last, last, gradient)
+    assert torch.equal(of_x, of_last)

@@ -305,3 +305,24 @@ def test_it_compiles_to_one_graph(weights_type, normalization, fusion_gradient):
     inputs = [torch.randn(2, c, 3, 3) for c in (4, 2, 6)]
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*inputs), layer(*inputs))
+
+
+@pytest.mark.parametrize("act", ["linear", "mish"])
+@pytest.mark.parametrize("normalization", ["relu", "softmax", "sigmoid"])
+@pytest.mark.parametrize("fusion_gradient", ["true", "darknet"])
+@pytest.mark.parametrize("weights_type", ["none", "per_feature", "per_channel"])
+def test_recomputation_changes_neither_the_sum_nor_a_gradient(weights_type, fusion_gradient, normalization, act):
+    if weights_type == "none":
+        normalization, fusion_gradient = "none", "true"
+    if normalization == "sigmoid":
+        fusion_gradient = "true"
+    options = {"normalization": normalization, "fusion_gradient": fusion_gradient, "act": act}
+    layer = WeightedShortcut((4, 2, 6), weights_type=weights_type, **options).double()
+    inputs = [torch.randn(2, c, 3, 5, dtype=torch.float64, requires_grad=True) for c in layer.channels]
+    leaves, results = [*inputs, *layer.parameters()], []
+    for weight in layer.parameters():
+        torch.nn.init.uniform_(weight, -0.5, 1.5)
+    for layer.recompute in (True, False):
+        y = layer(*inputs)
+        results.append((y.detach(), torch.autograd.grad(y.square().sum(), leaves)))
+    torch.testing.assert_close(*results)

@@ -1,10 +1,17 @@
+import copy
+from contextlib import ExitStack
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules import module as torch_module
 
 from backbones.layers import Maxout
+from backbones.layers.norm_act import set_recompute
 from backbones.models.blocks import create_block, create_shortcut
 from backbones.models.spec import Block, Fusion, Stage
+from tests.layers.operator_calls import Calls
 
 STAGE = Stage(2, 8, 16, None, hidden=4)
 
@@ -99,3 +106,72 @@ def test_at_inference_and_without_a_chance_nothing_is_left_out_and_nothing_drawn
     state = torch.get_rng_state()
     block(x)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def run_step(block, sources):
+    """Return value, gradients and statistics of one step."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(4, c, 5, 3, generator=generator).double().requires_grad_() for c in sources]
+    y = block(*inputs)
+    leaves = [*inputs, *block.parameters()]
+    return y.detach(), torch.autograd.grad(y.square().sum(), leaves), dict(block.named_buffers())
+
+
+def create_double(kind, *, sources=(8, 6), maxout=False, weights="per_channel"):
+    torch.manual_seed(0)
+    normalization = "none" if weights == "none" else "softmax"
+    fusion = Fusion("stage", weights, normalization)
+    block = create_block(Block(kind), STAGE, sources, act="mish", fusion=fusion, maxout=maxout)
+    return block.double().train()
+
+
+@pytest.mark.parametrize("merge", ["none", "per_feature", "per_channel", "maxout"])
+@pytest.mark.parametrize("kind", ["bottleneck", "darknet"])
+def test_recomputation_changes_no_value_gradient_or_statistic(kind, merge):
+    weights = "none" if merge == "maxout" else merge
+    block = create_double(kind, maxout=merge == "maxout", weights=weights)
+    plain = copy.deepcopy(block)
+    set_recompute(plain, on=False)
+    torch.testing.assert_close(run_step(block, (8, 6)), run_step(plain, (8, 6)))
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "darknet"])
+def test_the_last_normalization_of_a_block_is_computed_with_its_shortcut(kind):
+    block = create_double(kind)
+    with Calls() as calls:
+        block(torch.randn(4, 8, 5, 3).double(), torch.randn(4, 6, 5, 3).double())
+    assert calls.own == ["batch_statistics", "norm_merge"] * len(block.convs)
+
+
+WATCHED = ("convs", "convs.0.act", "convs.2", "convs.2.conv", "convs.2.bn", "convs.2.act", "drop_path", "shortcut")
+KINDS = ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook")
+
+
+def note(seen: list[bool]) -> Any:
+    """Return a hook of any kind that notes whether it gets tensors only."""
+
+    def hook(_module: nn.Module, *values: Any) -> None:
+        flat = [x for each in values for x in (each if isinstance(each, tuple) else (each,))]
+        seen.append(all(x is None or isinstance(x, torch.Tensor) for x in flat))
+
+    return hook
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*WATCHED, "shortcut.act"])
+def test_a_hook_runs_once_with_maps_and_changes_nothing(name, kind):
+    block, seen = create_double("bottleneck"), []
+    expected = run_step(copy.deepcopy(block), (8, 6))
+    getattr(block.get_submodule(name), f"register_{kind}")(note(seen))
+    torch.testing.assert_close(run_step(block, (8, 6)), expected)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_for_all_modules_sees_each_of_them(kind):
+    block, seen = create_double("bottleneck"), []
+    expected = run_step(copy.deepcopy(block), (8, 6))
+    with ExitStack() as stack:
+        stack.callback(getattr(torch_module, f"register_module_{kind}")(note(seen)).remove)
+        torch.testing.assert_close(run_step(block, (8, 6)), expected)
+    assert seen == [True] * len(list(block.modules()))
