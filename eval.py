@@ -5,7 +5,7 @@ python eval.py --ckpt RUN [--data-dir DIR] [--eval-size 288] [--real] [--v2 DIR]
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from backbones.dataset.splits import validation
 from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
 from backbones.errors import UserError, exit_on_user_error
 from backbones.files import json_text, require_output_file, write_text
+from backbones.layers.fuse import fuse
 from backbones.recipe import CompileMode, Interpolation, LayoutName, Protocol, require_positive
 from backbones.terminal import say, write
 from backbones.training.compilation import compile_network, require_compiler
@@ -64,6 +65,8 @@ class Options:
     class_order: OutputOrder | None = None
     """Order of the outputs of weights that do not name their classes. darknet (unset) or sorted: the 1000 classes of
     a darknet .weights file. numeric or text: the classes of the data set, by their numbers or as text."""
+    fold: bool = True
+    """Fold batch normalization into the convolutions where the training's own validation did; --no-fold: never."""
     ema: bool = True
     """Use the averaged weights where there are any; --no-ema: the last weights."""
     batch_size: int = 64
@@ -99,6 +102,8 @@ def main(argv: Sequence[str]) -> Evaluation:
     require_compiler(options.torchcompile, accelerator.device)
     sets = validation_sets(options, restored)
     restored.model.to(accelerator.device)
+    if restored.fold and options.fold:
+        restored = replace(restored, model=fuse(restored.model))
     compile_network(restored.model, options.torchcompile, accelerator.device)
     results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}
     if accelerator.is_main_process:

@@ -401,6 +401,9 @@ class Recipe:
     torchcompile: bool | CompileMode = False
     """Compile the network with torch.compile, for training and for validation. true: default. reduce-overhead: with
     CUDA graphs, for small micro-batches. max-autotune: also try more GPU kernels, which takes minutes."""
+    fold: bool = True
+    """Evaluate with batch normalization folded into the convolutions and fusion weights as shares, which is faster and
+    equal up to rounding. eval.py then does the same."""
     grad_checkpointing: bool = False
     """Recompute all activations of a stage in the backward pass to save memory."""
     recompute: bool = True

@@ -75,6 +75,19 @@ def test_the_plain_weights_give_their_own_figures(evaluate, trained):
     assert plain.metrics("val") == {key: value for key, value in last_row(folder).items() if key.startswith("val/")}
 
 
+def test_it_folds_as_the_training_did_unless_asked_otherwise(evaluate, trained, monkeypatch):
+    folder, evaluation = trained
+    folded: list[torch.nn.Module] = []
+    fuse = eval_script.fuse
+    monkeypatch.setattr(eval_script, "fuse", lambda model: folded.append(model) or fuse(model))
+    assert evaluate("--ckpt", folder) == evaluation
+    assert len(folded) == 1
+    plain = evaluate("--ckpt", folder, "--no-fold")
+    assert len(folded) == 1
+    assert (plain.top1, plain.top5) == (evaluation.top1, evaluation.top5)
+    assert plain.loss == pytest.approx(evaluation.loss, abs=2e-4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
 def test_the_batch_size_changes_nothing(evaluate, trained, batch_size):
     folder, evaluation = trained

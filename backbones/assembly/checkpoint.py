@@ -19,6 +19,9 @@ from backbones.layers.old_names import current_names
 from backbones.recipe import LayoutName, LoaderName, Precision, Preprocess
 from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
 
+LATER_FIELDS: dict[str, Any] = {"layout": None, "tf32": None, "fold": False}
+"""Fields of a description that earlier versions did not write, and their values."""
+
 
 @dataclass(frozen=True, eq=False)
 class Restored:
@@ -43,6 +46,8 @@ class Restored:
     """Fingerprint of the validation images used for the recorded figures."""
     tf32: bool | None = None
     """Products of float32 in TF32 on a GPU; None where it is not recorded."""
+    fold: bool = False
+    """The recorded figures are those of the network with batch normalization folded."""
     loader: LoaderName = "dali"
     """Image loader of the training."""
 
@@ -101,9 +106,8 @@ def restore_model(
         precision=about["precision"],
         classes=tuple(about["classes"]),
         data_dir=about["data_dir"],
-        layout=about.get("layout"),
         val_fingerprint=about["val_fingerprint"],
-        tf32=about.get("tf32"),
+        **{name: about.get(name, value) for name, value in LATER_FIELDS.items()},
         loader="reference" if about["loader"] == "reference" else "dali",
     )
 

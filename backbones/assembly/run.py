@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.optim import SGD
 
 from backbones.assembly.batch_norm import pending_statistics, prepare_batch_norm
+from backbones.assembly.folding import choose_for_evaluation
 from backbones.assembly.health import create_health
 from backbones.assembly.hub import describe_for_timm
 from backbones.assembly.network import create_network, without_loading
@@ -133,8 +135,7 @@ def build_run(
     train, val = batches
     total_steps, burn_in, schedule = plan_steps(recipe, train)
     ema = place_networks(recipe, accelerator.device, model)
-    rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
-    prepared, optimizer = accelerator.prepare(model, create_optimizer(model, recipe.optim, lr=recipe.lr, **rule))
+    prepared, optimizer = accelerator.prepare(model, optimizer_of(recipe, model, burn_in))
     report = create_report(recipe, accelerator, train, schedule, total_steps=total_steps, tracker=tracker)
     report.health = create_health(recipe, accelerator, prepared, optimizer.optimizer, tracker and tracker.folder)
     return Run(
@@ -153,6 +154,7 @@ def build_run(
         pending=pending_statistics(model),
         ema=ema,
         padded_batch=val.batch_size if recipe.torchcompile else None,
+        for_evaluation=choose_for_evaluation(recipe, accelerator.device),
         keeps_gradients=keep_gradients(recipe, accelerator.device, prepared.parameters()),
     )
 
@@ -169,6 +171,12 @@ def place_networks(recipe: Recipe, device: torch.device, model: nn.Module) -> Mo
     ema = make_ema(recipe, model.to(device))
     compile_networks(recipe, device, [model, ema.module] if ema else [model])
     return ema
+
+
+def optimizer_of(recipe: Recipe, model: nn.Module, burn_in: int) -> SGD:
+    """Return the optimizer of the recipe for a run with this many steps of burn-in."""
+    rule = {"fusion_weights": fusion_weights(model), "batch_size": recipe.batch_size, "burn_in": burn_in}
+    return create_optimizer(model, recipe.optim, lr=recipe.lr, **rule)
 
 
 def create_snapshots(

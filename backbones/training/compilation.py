@@ -94,7 +94,7 @@ def compile_validation(run: Run, beat: Callable[[str], None] = lambda _phase: No
     size = run.recipe.img_size
     for name, network in run.networks.items():
         beat(f"the compilation of {name}")
-        predict_black(run.accelerator, network, (run.padded_batch, 3, size, size))
+        predict_black(run.accelerator, run.for_evaluation(network), (run.padded_batch, 3, size, size))
     beat(f"step {run.step + 1}")
 
 

@@ -162,6 +162,8 @@ class Run:
     """Images of a full validation batch, to which a compiled network pads smaller ones; None: it is not compiled."""
     keeps_gradients: bool = False
     """Whether gradients are filled with zeros and not freed after a step."""
+    for_evaluation: Callable[[nn.Module], nn.Module] = lambda network: network
+    """Network -> the one that is evaluated in its place (BatchNorm folded)."""
     step: int = 0
     """Optimizer steps made."""
     skipped: int = 0
@@ -299,7 +301,7 @@ def _evaluate(run: Run, name: str, network: nn.Module, beat: Callable[[], None])
             beat()
             show(sums)
 
-        n, pad_to = run.val_batches.n, run.padded_batch
+        n, pad_to, network = run.val_batches.n, run.padded_batch, run.for_evaluation(network)
         return evaluate(run.accelerator, network, run.val_batches, expected=n, on_batch=on_batch, pad_to=pad_to)
 
 

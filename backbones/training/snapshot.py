@@ -236,6 +236,7 @@ class Snapshots:
             "val_fingerprint": self.val_fingerprint,
             "precision": precision_name(run.accelerator),
             "tf32": recipe["tf32"],
+            "fold": recipe["fold"],
             "data_dir": recipe["data_dir"] and str(Path(recipe["data_dir"]).resolve()),
             "layout": recipe["layout"],
             "step": run.step,

@@ -87,9 +87,9 @@ PAGE = """# A compiled training step on an H100, counted without one
 channels_last, {size} x {size} pixels, {batch} images.
 
 Inductor generates the code of forward and backward for an H100 and does not run it. A launch is one of a generated
-Triton kernel; a call is a convolution or another operator of torch, which launches one kernel or more. Bytes: each launch
-reads its inputs once and writes its outputs once. "MB / timm" and "both / timm" (launches and calls) are ratios to timm's
-network of the same shape and activation (Mish): below 1, ours does less. These are counts, not times.
+Triton kernel; a call is a convolution or another operator of torch, which launches one kernel or more. Bytes: each
+launch reads its inputs once and writes its outputs once. "MB / timm" and "both / timm" (launches and calls) are ratios
+to timm's network of the same shape and activation (Mish): below 1, ours does less. These are counts, not times.
 
 | network | launches | calls | kernels | MB forward | MB backward | MB per image | MB / timm | both / timm | commit |
 |---|---|---|---|---|---|---|---|---|---|

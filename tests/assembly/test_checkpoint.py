@@ -66,6 +66,12 @@ def test_the_precision_of_products_is_that_of_the_training_or_unknown(network, t
     assert restore_model(str(tmp_path)).tf32 is recorded.get("tf32")
 
 
+@pytest.mark.parametrize(("recorded", "expected"), [({"fold": True}, True), ({"fold": False}, False), ({}, False)])
+def test_the_figures_of_an_earlier_version_are_those_of_the_network_unfolded(network, tmp_path, recorded, expected):
+    save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | recorded)
+    assert restore_model(str(tmp_path)).fold is expected
+
+
 def test_weights_of_another_network_under_a_wrong_name_are_refused(network, tmp_path):
     save_checkpoint(tmp_path / "last", network.state_dict(), ABOUT | {"architecture": "test_vit", "model_args": {}})
     with pytest.raises(UserError, match="holds another architecture than test_vit"):

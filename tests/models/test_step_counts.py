@@ -1,4 +1,4 @@
-"""What a training step moves and launches, counted exactly: weighted shortcuts cost a few per cent of a plain network's.
+"""What a training step moves and launches, counted exactly: weighted shortcuts cost a few per cent more than plain.
 
 The limits are those of the project's goals for a GPU: 1.06 and 1.12 times the bytes, 1.15 times the launches.
 """

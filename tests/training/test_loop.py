@@ -198,6 +198,24 @@ def test_what_was_trained_is_saved_before_it_is_evaluated():
     assert run.checkpoints.owed == [True]  # type: ignore[attr-defined]
 
 
+def test_the_network_that_is_evaluated_may_be_another_and_what_is_saved_is_not():
+    """The one evaluated here always says class 1."""
+    seen: list[nn.Module] = []
+
+    class One(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return F.one_hot(torch.ones(len(images), dtype=torch.int64), 3).float()
+
+    run = make_run(ema=True, for_evaluation=lambda network: seen.append(network) or One())
+    before = run.plain_model
+    evaluation = fit(run)
+    labels = torch.cat([batch.labels for batch in run.val_batches])
+    assert evaluation.top1 == pytest.approx(100 * (labels == 1).double().mean().item())
+    assert run.ema is not None
+    assert [id(network) for network in seen[:2]] == [id(before), id(run.ema.module)]
+    assert run.plain_model is before
+
+
 def test_a_validation_that_is_owed_is_made_first():
     run = make_run(step=8)
     assert fit(run, owes_validation=True).n == 24
@@ -275,7 +293,7 @@ def test_a_run_saved_within_an_epoch_goes_on_without_a_validation():
 
 def test_the_run_has_few_fields():
     """A step moves these; everything that is only told belongs to the report."""
-    assert len(Run.__dataclass_fields__) <= 18
+    assert len(Run.__dataclass_fields__) <= 19
 
 
 def test_a_step_after_the_first_walks_over_no_network(monkeypatch):
