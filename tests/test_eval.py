@@ -342,6 +342,13 @@ def sets(beside, tmp_path_factory) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text())["sets"]
 
 
+def test_a_checkpoint_that_does_not_record_folding_is_evaluated_as_it_is(beside, monkeypatch):
+    monkeypatch.setattr(eval_script, "fuse", None)
+    accelerate_state.reset()
+    words = ["--ckpt", str(beside.run), "--data-dir", str(beside.folder / "data"), "--device", "cpu", "--workers", "1"]
+    assert eval_script.main(words).n > 0
+
+
 def top1(logits: dict[str, np.ndarray], *, names: list[str]) -> float:
     """Per cent of images whose folder is the best of ``names``; nothing else competes."""
     outputs = [list(SYNSETS.values()).index(name) for name in names]
