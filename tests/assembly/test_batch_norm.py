@@ -26,9 +26,7 @@ def network() -> nn.Module:
 
 def test_groups_must_divide_a_micro_batch():
     require_bn_batch(recipe(bn_batch=8), processes=2)
-    with pytest.raises(
-        UserError, match=r"--bn-batch 16 must divide the 8 images of a micro-batch .*32 / 2 processes / "
-    ):
+    with pytest.raises(UserError, match=r"--bn-batch 16 must divide the 8 images .* 32 / 2 processes / "):
         require_bn_batch(recipe(bn_batch=16), processes=2)
 
 

@@ -71,5 +71,5 @@ def write_share_gradients(
         gradient = gradient * share
     if NORMALIZATION == "relu" and not DARKNET:
         centred = (gradient - tl.sum(share * gradient, 0)[None, :]) / total
-        gradient = tl.where(weight >= floor, centred, 0.0)
+        gradient = tl.where(weight > floor, centred, 0.0)
     tl.store(of_weights + place, gradient, mask=exists)

@@ -86,7 +86,7 @@ def _derive_relu(gradient: Tensor, weight: Tensor, floor: float) -> Tensor:
     raw = weight.clamp_min(floor)
     total = EPSILON + raw.sum(0, keepdim=True)
     of_raw = (gradient - (raw * gradient).sum(0, keepdim=True) / total) / total
-    return of_raw * (weight >= floor)
+    return of_raw * (weight > floor)  # at the floor none, as clamp_min has it
 
 
 def _derive_sigmoid(gradient: Tensor, weight: Tensor, floor: float) -> Tensor:
