@@ -5,167 +5,23 @@ python eval.py --ckpt RUN [--data-dir DIR] [--eval-size 288] [--real] [--v2 DIR]
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from accelerate import Accelerator
-
-from backbones.assembly.checkpoint import Restored, restore_model
-from backbones.assembly.class_order import OutputOrder, name_outputs
-from backbones.assembly.figures import as_json, report
-from backbones.assembly.run import eval_loader
+from backbones.assembly.evaluation.options import Options, require_evaluable
 from backbones.command_line import parse
-from backbones.dataset.index import Index
-from backbones.dataset.splits import validation
-from backbones.dataset.validation_sets import LAYOUTS, ValidationSet, folder_set, own_set, real_set
-from backbones.errors import UserError, exit_on_user_error
-from backbones.files import json_text, require_output_file, write_text
-from backbones.layers.fuse import fuse
-from backbones.recipe import CompileMode, Interpolation, LayoutName, Protocol, require_positive
-from backbones.terminal import say, write
-from backbones.training.compilation import compile_network, require_compiler
-from backbones.training.evaluate import Evaluation, evaluate
-from backbones.training.launch import create_accelerator
-from backbones.training.report import show_validation
+from backbones.errors import exit_on_user_error
+
+if TYPE_CHECKING:
+    from backbones.training.evaluate import Evaluation
 
 
-@dataclass(frozen=True)
-class Options:
-    """Checkpoint and images to evaluate. Everything about the network comes from the checkpoint."""
-
-    ckpt: str
-    """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
-    data_dir: str | None = None
-    """Data set with validation images, of any layout; unset: the data set of the training."""
-    layout: LayoutName | None = None
-    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
-    real: bool = False
-    """Evaluate with the labels of ImageNet-ReaL, too."""
-    v2: str | None = None
-    """Folder of ImageNet-V2, with class folders 0, 1, 2, ...: evaluate on it, too."""
-    a: str | None = None
-    """Folder of ImageNet-A, with class folders: evaluate on it, too."""
-    r: str | None = None
-    """Folder of ImageNet-R, with class folders: evaluate on it, too."""
-    sketch: str | None = None
-    """Folder of ImageNet-Sketch, with class folders or with sketch/ that holds them: evaluate on it, too."""
-    eval_size: int | None = None
-    """Height and width of the input in pixels; unset: as in the checkpoint."""
-    protocol: Protocol | None = None
-    """Resize and crop (see preprocess.protocol of the recipe); unset: as in the checkpoint."""
-    crop_pct: float | None = None
-    """Side of the centre crop / short side of the resized image; unset: as in the checkpoint."""
-    interpolation: Interpolation | None = None
-    """Filter of the resize; unset: as in the checkpoint."""
-    json: str | None = None
-    """File to write the figures to."""
-    model: str | None = None
-    """Name of the network, for a weights file that does not name it; any other must have this name."""
-    class_order: OutputOrder | None = None
-    """Order of the outputs of weights that do not name their classes. darknet (unset) or sorted: the 1000 classes of
-    a darknet .weights file. numeric or text: the classes of the data set, by their numbers or as text."""
-    fold: bool = True
-    """Fold batch normalization into the convolutions where the training's own validation did; --no-fold: never."""
-    ema: bool = True
-    """Use the averaged weights where there are any; --no-ema: the last weights."""
-    batch_size: int = 64
-    """Images per batch of each process."""
-    loader: Literal["dali", "reference"] | None = None
-    """Image decoder: NVIDIA DALI, or torchvision as a slow reference; unset: as in training."""
-    workers: int = 4
-    """Decoding threads per process."""
-    device: Literal["auto", "cpu"] = "auto"
-    """auto: a GPU where there is one."""
-    torchcompile: bool | CompileMode = False
-    """Compile the network with torch.compile, in a mode as in training: it pays off for many images."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "", "batch_size", "workers", "eval_size")
-
-
-def main(argv: Sequence[str]) -> Evaluation:
+def main(argv: Sequence[str]) -> "Evaluation":
     """Evaluate as the command line says, print the figures and return those of the checkpoint's own set."""
     options = parse(Options, argv, description=__doc__ or "")
-    require_output_file("--json", options.json)
-    order = "sorted" if options.class_order == "sorted" else "darknet"
-    trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=order)
-    restored = trained.override(
-        img_size=options.eval_size,
-        protocol=options.protocol,
-        crop_pct=options.crop_pct,
-        interpolation=options.interpolation,
-    )
-    accelerator = create_accelerator(
-        precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
-    )
-    require_compiler(options.torchcompile, accelerator.device)
-    sets = validation_sets(options, restored)
-    restored.model.to(accelerator.device)
-    if restored.fold and options.fold:
-        restored = replace(restored, model=fuse(restored.model))
-    compile_network(restored.model, options.torchcompile, accelerator.device)
-    results = {name: (each, measure(options, restored, accelerator, each)) for name, each in sets.items()}
-    if accelerator.is_main_process:
-        write(report(trained, restored, results))
-        if options.json is not None:
-            write_text(Path(options.json), json_text(as_json(restored, results), indent=2) + "\n")
-    accelerator.end_training()
-    return results["val"][1]
+    require_evaluable(options)
+    from backbones.assembly.evaluation.evaluation import evaluate_checkpoint
 
-
-def measure(options: Options, restored: Restored, accelerator: Accelerator, images: ValidationSet) -> Evaluation:
-    """Return the figures of one set."""
-    batches = eval_loader(
-        images.index,
-        accelerator,
-        img_size=restored.img_size,
-        preprocess=restored.preprocess,
-        batch_size=options.batch_size,
-        loader=options.loader or restored.loader,
-        workers=options.workers,
-    )
-    judge, size = images.judge(accelerator.device), len(images.index)
-    pad_to = options.batch_size if options.torchcompile else None
-    with show_validation(accelerator, images.title, size) as show:
-        return evaluate(accelerator, restored.model, batches, expected=size, judge=judge, on_batch=show, pad_to=pad_to)
-
-
-def validation_sets(options: Options, restored: Restored) -> dict[str, ValidationSet]:
-    """Return the sets of the options by name; the first is the checkpoint's own, "val"."""
-    index = validation_images(options, restored)
-    where = options.data_dir or restored.data_dir
-    classes = name_outputs(restored, index.classes, order=options.class_order, where=where)
-    require_same_images(options, restored, index)
-    sets = {"val": own_set(index, classes)}
-    if options.real:
-        sets["real"] = real_set(index, classes)
-    folders = {name: folder for name in LAYOUTS if (folder := getattr(options, name)) is not None}
-    return sets | {name: folder_set(name, folder, classes) for name, folder in folders.items()}
-
-
-def validation_images(options: Options, restored: Restored) -> Index:
-    """Return the validation images; UserError where no data set is named."""
-    data_dir = options.data_dir or restored.data_dir
-    if data_dir is None:
-        raise UserError("--data-dir is missing: the checkpoint does not say where its data set is.")
-    layout = options.layout or (restored.layout if options.data_dir is None else None)
-    index = validation(data_dir, layout=layout)
-    for note in index.notes:
-        say("note", note)
-    return index
-
-
-def require_same_images(options: Options, restored: Restored, index: Index) -> None:
-    """Raise UserError where the recorded validation set has changed; print a note where another one was named."""
-    if restored.val_fingerprint in (None, index.fingerprint):
-        return
-    if options.data_dir is None:
-        raise UserError(
-            f"{restored.data_dir} no longer holds the validation images that the checkpoint was measured on; "
-            "restore them, or name the folder with --data-dir to evaluate on the images that are there."
-        )
-    say("note", "these are not the validation images that the checkpoint was measured on")
+    return evaluate_checkpoint(options)
 
 
 if __name__ == "__main__":

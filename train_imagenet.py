@@ -1,112 +1,32 @@
-"""Train a backbone: recipe -> model, data, accelerator -> fit.
+"""Train a backbone: command line -> recipe -> network, data, accelerator -> fit.
 
 accelerate launch train_imagenet.py --model csresnext50_ws_mi2 --data-dir /imagenet
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING
 
 from backbones import canonical_name
-from backbones.assembly.announce import conclude, introduce
-from backbones.assembly.preflight.preflight import preflight
-from backbones.assembly.probe import require_fitting_network
-from backbones.assembly.run import (
-    build_model,
-    build_run,
-    create_snapshots,
-    require_network,
-    splits,
-    train_loader,
-    val_loader,
-)
-from backbones.assembly.start.start import initialize, record_start, require_one_start
+from backbones.assembly.request import require_one_start, require_possible
 from backbones.command_line import find_value, parse
 from backbones.errors import exit_on_user_error
-from backbones.recipe import Recipe, resolve
-from backbones.training.compilation import compile_validation, require_compiler
-from backbones.training.control import Control
-from backbones.training.evaluate import Evaluation
-from backbones.training.launch import create_accelerator, has_static_graph, precision_name, require_deterministic
-from backbones.training.loop import Run, fit
-from backbones.training.resume import read_state
-from backbones.training.run_folder import AUTO, choose_run_folder, claim, find_automatically, recipe_of
-from backbones.training.snapshot import Snapshots
-from backbones.training.status import report_status, write_status
-from backbones.training.tracking import Tracker
+from backbones.recipe import Recipe
+from backbones.training.run_files import AUTO, recipe_of
+
+if TYPE_CHECKING:
+    from backbones.training.evaluate import Evaluation
 
 
-def main(argv: Sequence[str]) -> Evaluation | None:
+def main(argv: Sequence[str]) -> "Evaluation | None":
     """Train as the command line says and return the figures of the last validation; None after a dry run."""
     recipe = read_recipe(argv)
-    if recipe.deterministic:
-        require_deterministic()
-    require_network(recipe)
-    accelerator = create_accelerator(
-        precision=recipe.precision,
-        device=recipe.device,
-        grad_accum_steps=recipe.grad_accum_steps,
-        tf32=recipe.tf32,
-        static_graph=has_static_graph(recipe),
-        timeout=recipe.waiting.first_timeout,
-    )
-    require_compiler(recipe.torchcompile, accelerator.device)
-    folder = choose_run_folder(recipe, accelerator)
-    recipe = record_start(recipe)
-    train, val = splits(recipe)
-    batches = train_loader(recipe, train, accelerator), val_loader(recipe, val, accelerator)
-    recipe = complete(recipe, argv, accelerator, steps_per_epoch=batches[0].steps_per_epoch)
-    require_fitting_network(recipe, len(train.classes), accelerator.num_processes)
-    if recipe.dry_run:
-        preflight(recipe, accelerator, folder, train, val, [sys.executable, __file__, *argv])
-        return None
-    state, changed = read_state(recipe, folder, accelerator, train=train.fingerprint, val=val.fingerprint)
-    model = build_model(recipe, len(train.classes))
-    start = initialize(model, recipe, train.classes)
-    control = Control(accelerator, recipe.saving, recipe.waiting, run=str(folder))
-    snapshots = create_snapshots(recipe, folder, model, train, val, control)
-    tracker = Tracker(folder, recipe, wandb_id=state["wandb_id"]) if accelerator.is_main_process else None
-    run = build_run(recipe, accelerator, model, batches, checkpoints=snapshots, tracker=tracker)
-    if recipe.resume:
-        snapshots.restore(run, state)
-    snapshots.require_space(run)
-    with protect(run, folder, control, snapshots):
-        introduce(run, folder, train, val, changed, start)
-        compile_validation(run, control.watchdog.beat)
-        evaluation = fit(run, owes_validation=state["owes_validation"])
-    conclude(run, folder, evaluation)
-    accelerator.end_training()
-    return evaluation
+    require_possible(recipe)
+    from backbones.assembly.training import train
 
-
-@contextmanager
-def protect(run: Run, folder: Path, control: Control, snapshots: Snapshots) -> Iterator[None]:
-    """Own the run folder, answer signals, and end a run that hangs, during the block; wait for the last checkpoint."""
-    note_hang = partial(report_hang, run, folder)
-    with control.listening(), record(run, folder), snapshots.writing(), control.explaining_hangs(note_hang):
-        yield
-
-
-@contextmanager
-def record(run: Run, folder: Path) -> Iterator[None]:
-    """On the first process, own the run folder and log to it while the run lasts."""
-    tracker = run.report.tracker
-    if tracker is None:
-        yield
-        return
-    with claim(folder, run.recipe), report_status(folder, lambda: run.step), tracker.open(run.step):
-        yield
-
-
-def report_hang(run: Run, folder: Path) -> None:
-    """Write to status.json that the run failed; the watchdog ends the process next."""
-    if run.accelerator.is_main_process:
-        write_status(folder, "failed", run.step)
+    command = [sys.executable, __file__, *argv]
+    return train(recipe, command=command, burn_in_gives_way=burn_in_gives_way(argv))
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
@@ -115,17 +35,13 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     resume = None if resume == "null" else resume
     require_one_start(resume, *(find_value(Recipe, argv, option) for option in ("init_weights", "pretrained")))
     if resume == AUTO:
+        from backbones.training.run_folder import find_automatically
+
         resume = find_automatically(find_value(Recipe, argv, "output"))
         argv = [*argv, "--resume", resume or "null"]
     config = recipe_of(resume) if resume and find_value(Recipe, argv, "config") is None else None
     recipe = parse(Recipe, argv, description=__doc__ or "", config=config)
     return replace(recipe, model=canonical_name(recipe.model))
-
-
-def complete(recipe: Recipe, argv: Sequence[str], accelerator: Accelerator, *, steps_per_epoch: int) -> Recipe:
-    """Return the recipe with the values that depend on the launcher and on the data."""
-    precision, gives_way = precision_name(accelerator), burn_in_gives_way(argv)
-    return resolve(recipe, precision=precision, steps_per_epoch=steps_per_epoch, burn_in_gives_way=gives_way)
 
 
 def burn_in_gives_way(argv: Sequence[str]) -> bool:

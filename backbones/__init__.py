@@ -1,21 +1,25 @@
-"""Backbones of darknet issue #4662 for torch: importing this package registers every one with timm."""
+"""Backbones of darknet issue #4662 for torch: importing this package registers every one with timm.
+
+It imports neither torch nor timm, which take seconds: timm gets the backbones when it is imported, before or after.
+"""
 
 import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
-from torch import nn
-
-from backbones.errors import UserError, did_you_mean
+from backbones.errors import UserError
+from backbones.model_names import ELSEWHERE, architecture_of, describe_unknown
 from backbones.models import VARIANTS, canonical_name
+from backbones.timm_import import prepare_timm
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["canonical_name", "create_model", "list_models"]
 
-_ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")
-"""Prefixes of names that only timm can resolve, over the network or from a folder."""
+prepare_timm()
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
+def create_model(name: str, **kwargs: Any) -> "nn.Module":
     """Build a model by name: one of `list_models`, or any model of timm.
 
     Args:
@@ -29,18 +33,15 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         UserError: nobody knows the name; the message suggests near ones. Nothing is asked over the network.
         TypeError: the model takes no such keyword.
     """
-    if not name.startswith(_ELSEWHERE):
-        name = canonical_name(name)
-        _require_known(name)
-    return timm.create_model(name, **kwargs)
+    import timm  # noqa: PLC0415  (it takes seconds, and names and specs are known without it)
+
+    if name.startswith(ELSEWHERE):
+        return timm.create_model(name, **kwargs)
+    if not timm.is_model(architecture_of(name)):
+        raise UserError(describe_unknown(name, timm.list_models()))
+    return timm.create_model(canonical_name(name), **kwargs)
 
 
 def list_models(pattern: str = "") -> list[str]:
     """List our backbones, or those whose name matches a shell pattern such as ``csresnext50*``."""
     return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern or "*")]
-
-
-def _require_known(name: str) -> None:
-    architecture = name.split(".", 1)[0]
-    if not timm.is_model(architecture):
-        raise UserError(f"unknown model {name!r}.{did_you_mean(architecture, timm.list_models())}")

@@ -16,6 +16,9 @@ WRONG_WORDS = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+PREEMPTED = 75
+"""Exit status after SIGTERM or SIGUSR1: the same command with --resume goes on (EX_TEMPFAIL)."""
+
 WAIT_FOR_LAUNCHER_SECONDS = 3.0
 """Time in which a launcher notices that another process has ended; torchrun looks every 0.1 s."""
 

@@ -21,6 +21,7 @@ import backbones
 import eval as eval_script
 import train_imagenet
 from backbones.assembly.checkpoint import restore_model
+from backbones.assembly.evaluation import evaluation as evaluation_module
 from backbones.data.loader import EvalLoader
 from backbones.dataset.sources.folder import scan_folder
 from backbones.dataset.validation_sets import real_set
@@ -78,8 +79,8 @@ def test_the_plain_weights_give_their_own_figures(evaluate, trained):
 def test_it_folds_as_the_training_did_unless_asked_otherwise(evaluate, trained, monkeypatch):
     folder, evaluation = trained
     folded: list[torch.nn.Module] = []
-    fuse = eval_script.fuse
-    monkeypatch.setattr(eval_script, "fuse", lambda model: folded.append(model) or fuse(model))
+    fuse = evaluation_module.fuse
+    monkeypatch.setattr(evaluation_module, "fuse", lambda model: folded.append(model) or fuse(model))
     assert evaluate("--ckpt", folder) == evaluation
     assert len(folded) == 1
     plain = evaluate("--ckpt", folder, "--no-fold")
@@ -343,7 +344,7 @@ def sets(beside, tmp_path_factory) -> dict[str, dict[str, Any]]:
 
 
 def test_a_checkpoint_that_does_not_record_folding_is_evaluated_as_it_is(beside, monkeypatch):
-    monkeypatch.setattr(eval_script, "fuse", None)
+    monkeypatch.setattr(evaluation_module, "fuse", None)
     accelerate_state.reset()
     words = ["--ckpt", str(beside.run), "--data-dir", str(beside.folder / "data"), "--device", "cpu", "--workers", "1"]
     assert eval_script.main(words).n > 0

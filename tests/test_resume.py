@@ -12,8 +12,9 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Loading, Recipe
 from backbones.training import snapshot
-from backbones.training.checkpoint import MODEL, load_state
+from backbones.training.checkpoint import load_state
 from backbones.training.resume import FREE
+from backbones.training.run_files import MODEL
 from tests.tiny_runs import TINY, copy_of, equal_weights
 from train_imagenet import main
 

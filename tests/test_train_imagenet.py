@@ -12,7 +12,8 @@ from backbones.assembly import run as assembly
 from backbones.assembly.checkpoint import restore_model
 from backbones.errors import UserError
 from backbones.layers import WeightedShortcut
-from backbones.training.checkpoint import EMA, MODEL, load_state, read_description
+from backbones.training.checkpoint import EMA, load_state, read_description
+from backbones.training.run_files import MODEL
 from tests.tiny_runs import TINY, copy_of, equal_weights
 from train_imagenet import main
 

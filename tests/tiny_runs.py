@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from backbones.training.checkpoint import MODEL
+from backbones.training.run_files import MODEL
 
 TINY = ["--model", "test_resnet", "--img-size", "32", "--batch-size", "16", "--epochs", "2", "--workers", "1"]
 TINY += ["--bn-momentum", "0.1", "--device", "cpu", "--log.interval", "2"]

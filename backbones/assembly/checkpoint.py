@@ -9,15 +9,19 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from backbones import canonical_name
-from backbones.assembly.network import create_network, is_cfg, without_loading
+from backbones.assembly.network import create_network
+from backbones.assembly.request import without_loading
+from backbones.choices import ClassOrder
 from backbones.darknet import weights as darknet
 from backbones.darknet.cfg import parse_cfg
-from backbones.darknet.labels import CLASSES, ClassOrder, synsets
+from backbones.darknet.endings import PARTIAL, is_cfg, is_weights_file
+from backbones.darknet.labels import CLASSES, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
 from backbones.layers.old_names import current_names
 from backbones.recipe import LayoutName, LoaderName, Precision, Preprocess
-from backbones.training.checkpoint import find_checkpoint, load_weights, read_description, weights_file
+from backbones.training.checkpoint import load_weights, read_description
+from backbones.training.run_files import find_checkpoint, weights_file
 
 LATER_FIELDS: dict[str, Any] = {"layout": None, "tf32": None, "fold": False}
 """Fields of a description that earlier versions did not write, and their values."""
@@ -88,7 +92,7 @@ def restore_model(
 
     Raises ``UserError`` when there is no such checkpoint, or when it is of another architecture.
     """
-    if darknet.is_weights_file(ckpt):
+    if is_weights_file(ckpt):
         return _restore_darknet(Path(ckpt), model, class_order)
     file = weights_file(find_checkpoint(Path(ckpt)), ema=ema)
     about = read_description(file)
@@ -159,7 +163,7 @@ def _restore_foreign(file: Path, name: str | None) -> Restored:
 def _restore_darknet(file: Path, name: str | None, class_order: ClassOrder) -> Restored:
     """Return a network from darknet's weights. The names of 1000 classes are known, of others they are not."""
     network = create_network(_require_name(file, name))
-    partial = darknet.PARTIAL.search(file.name)
+    partial = PARTIAL.search(file.name)
     cutoff = int(partial[1]) if partial else None
     if cutoff is not None and not darknet.holds_all_layers(network, cutoff):
         raise UserError(

@@ -8,23 +8,19 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from backbones.assembly.checkpoint import Restored
-from backbones.darknet.weights import is_weights_file
+from backbones.choices import OutputOrder
+from backbones.darknet.endings import is_weights_file
 from backbones.dataset.class_names import describe_look_alikes, show_some
 from backbones.dataset.class_order import begin_of, numeric_order
 from backbones.errors import UserError
 from backbones.terminal import say
 
 Names = tuple[str, ...]
-
-OutputOrder = Literal["darknet", "sorted", "numeric", "text"]
-"""Order of outputs without names. darknet and sorted: the 1000 classes of a .weights file. numeric and text: the
-classes of the data set by their numbers, or as ImageFolder sorts them."""
 
 FOLDER_ORDERS = ("numeric", "text")
 

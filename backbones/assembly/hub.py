@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from backbones.assembly.network import LOADING
+from backbones.assembly.request import LOADING
 from backbones.darknet.network import DarknetNetwork
 from backbones.recipe import Preprocess, Protocol
 

@@ -1,6 +1,5 @@
 """A network by the name that a user gives: one of `list_models`, any of timm, or a darknet .cfg file."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,23 +7,11 @@ from torch import nn
 
 from backbones import create_model
 from backbones.darknet.cfg import read_cfg
+from backbones.darknet.endings import CFG_HINT, is_cfg
 from backbones.darknet.network import load_cfg, require_classifier
 from backbones.darknet.shapes import Layer, infer_layers
 from backbones.darknet.trace import trace
 from backbones.errors import UserError
-
-LOADING = ("pretrained", "checkpoint_path")
-"""Keyword arguments of timm.create_model that load weights."""
-
-
-def without_loading(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a network without those that load weights into it."""
-    return {name: value for name, value in model_args.items() if name not in LOADING}
-
-
-def is_cfg(name: str) -> bool:
-    """Tell whether ``name`` is a cfg file rather than the name of a model."""
-    return name.endswith(".cfg")
 
 
 def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
@@ -66,4 +53,4 @@ def _create_without_data(name: str) -> nn.Module:
         with torch.device("meta"):
             return create_model(name)
     except UserError as error:
-        raise UserError(f"{error} A darknet network is named by its file, as path/to/network.cfg.") from None
+        raise UserError(f"{error}{CFG_HINT}") from None

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.assembly.batch_norm import require_bn_batch
-from backbones.assembly.network import create_network, without_loading
-from backbones.assembly.run import explain_model_args
+from backbones.assembly.network import create_network
+from backbones.assembly.request import explain_model_args, without_loading
 from backbones.errors import UserError
 from backbones.recipe import Recipe, micro_batch
 

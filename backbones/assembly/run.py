@@ -1,7 +1,7 @@
 """A recipe to its parts: the loaders, the network and the run that the entry scripts put together."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from backbones.assembly.batch_norm import pending_statistics, prepare_batch_norm
 from backbones.assembly.folding import choose_for_evaluation
 from backbones.assembly.health import create_health
 from backbones.assembly.hub import describe_for_timm
-from backbones.assembly.network import create_network, without_loading
+from backbones.assembly.network import create_network
+from backbones.assembly.request import explain_model_args, require_data_dir, require_weights_file, without_loading
 from backbones.darknet.network import DarknetNetwork
 from backbones.data.loader import EvalLoader, TrainLoader
 from backbones.data.mixing import Mixer
 from backbones.data.synthetic import synthetic_index
 from backbones.dataset.index import Index
 from backbones.dataset.splits import train_and_val
-from backbones.errors import UserError
 from backbones.layers import DropBlock2d, fusion_weights
 from backbones.layers.norm_act import set_recompute
 from backbones.layers.old_names import current_names
@@ -42,9 +42,7 @@ def splits(recipe: Recipe) -> tuple[Index, Index]:
     if recipe.loader == "synthetic":
         size = recipe.synthetic
         return synthetic_index(size.classes, size.train_per_class), synthetic_index(size.classes, size.val_per_class)
-    if recipe.data_dir is None:
-        raise UserError("--data-dir is missing: name the folder with train/CLASS/*.jpg and val/CLASS/*.jpg.")
-    return train_and_val(recipe.data_dir, layout=recipe.layout)
+    return train_and_val(require_data_dir(recipe), layout=recipe.layout)
 
 
 def train_loader(recipe: Recipe, index: Index, accelerator: Accelerator) -> TrainLoader:
@@ -101,25 +99,9 @@ def build_model(recipe: Recipe, num_classes: int) -> nn.Module:
 
 def require_network(recipe: Recipe) -> None:
     """Raise UserError where there is no such network or it has no such options; no memory is taken for it."""
-    weights = recipe.model_args.get("checkpoint_path")
-    if weights and recipe.resume is None and not Path(weights).is_file():
-        raise UserError(f"--model-args {{checkpoint_path: {weights}}}: there is no such file.")
+    require_weights_file(recipe)
     with explain_model_args(recipe), suppress(RuntimeError), torch.device("meta"):  # some networks need real numbers
         create_network(recipe.model, **without_loading(recipe.model_args))
-
-
-@contextmanager
-def explain_model_args(recipe: Recipe) -> Iterator[None]:
-    """Turn the errors of a network's options into a UserError that names the options."""
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        raise UserError(
-            f"--model {recipe.model} cannot be built with --model-args {recipe.model_args}: "
-            f"{str(error).strip() or type(error).__name__}"
-        ) from error
 
 
 def build_run(

@@ -6,12 +6,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from backbones import canonical_name
-from backbones.assembly.network import layers_of
 from backbones.command_line import parse
-from backbones.darknet.summary import total_bflops
 from backbones.errors import UserError, did_you_mean
 from backbones.files import json_text
 from backbones.models import VARIANTS, Variant
+from backbones.models.sizes import SIZES, Size
 from backbones.terminal import table, write
 
 
@@ -47,16 +46,25 @@ def match_names(pattern: str) -> list[str]:
 
 def describe(variant: Variant) -> dict[str, Any]:
     """Return the figures of one backbone; BFLOPs as darknet counts them, at 256x256."""
-    layers = layers_of(variant.name)
+    size = SIZES.get(variant.name) or measure(variant.name)
     return {
         "name": variant.name,
         "parent": variant.parent,
-        "parameters": sum(layer.parameters for layer in layers),
-        "bflops": round(total_bflops(layers), 6),
+        "parameters": size.parameters,
+        "bflops": size.bflops,
         "top1": variant.top1,
         "top5": variant.top5,
         "certainty": variant.certainty,
     }
+
+
+def measure(name: str) -> Size:
+    """Return the size of a backbone from its network, which is built without weights."""
+    from backbones.assembly.network import layers_of
+    from backbones.darknet.summary import total_bflops
+
+    layers = layers_of(name)
+    return Size(sum(layer.parameters for layer in layers), round(total_bflops(layers), 6))
 
 
 HEADING = ("name", "parent", "parameters", "BFLOPs", "top-1", "top-5", "certainty")

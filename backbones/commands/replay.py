@@ -15,7 +15,7 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Recipe, require_positive
 from backbones.terminal import say
-from backbones.training.run_folder import RECIPE
+from backbones.training.run_files import RECIPE
 from backbones.training.wandb_mirror import Sender, create_order, find_id
 from backbones.training.wandb_sender import METRICS, Mode, count_rows, read_ledger
 

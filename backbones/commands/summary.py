@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backbones.assembly.network import layers_of, notes_on
+from backbones.assembly.request import require_network_name
 from backbones.command_line import parse
-from backbones.darknet.summary import figures, summary
+from backbones.darknet.endings import CFG_HINT
 from backbones.files import json_text
 from backbones.recipe import require
 from backbones.terminal import say, write
@@ -32,6 +32,15 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Print the table of one network, or its figures as JSON."""
     options = parse(Options, arguments, prog="python -m backbones summary", description=__doc__ or "")
+    require_network_name(options.network, hint=CFG_HINT)
+    show(options)
+
+
+def show(options: Options) -> None:
+    """Print the table or the figures."""
+    from backbones.assembly.network import layers_of, notes_on
+    from backbones.darknet.summary import figures, summary
+
     layers = layers_of(options.network, size=options.size)
     rows = [figures(layer) for layer in layers]
     if options.json:

@@ -3,13 +3,11 @@
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Literal
 
 import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-ClassOrder = Literal["darknet", "sorted"]
 CLASSES = 1000
 
 

@@ -1,6 +1,5 @@
 """The .weights format: a header, then the float32 numbers of every layer in darknet's order."""
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.darknet.labels import CLASSES, ClassOrder, to_darknet, to_sorted
+from backbones.choices import ClassOrder
+from backbones.darknet.endings import PARTIAL
+from backbones.darknet.labels import CLASSES, to_darknet, to_sorted
 from backbones.darknet.network import Connected, Convolution
 from backbones.darknet.trace import Traced, trace
 from backbones.errors import UserError, require_choice
@@ -19,16 +20,8 @@ from backbones.files import new_file
 from backbones.layers.conv import ConvNormAct
 from backbones.layers.shortcut import WeightedShortcut
 
-PARTIAL = re.compile(r"\.conv\.(\d{1,6})$")
-"""Ending of a file with the first layers only, and their number, as darknet's users name it."""
-
 EPSILON = 1e-5
 """Term that batch normalization adds to a variance, so one of -7e-44, as darknet has written, is harmless."""
-
-
-def is_weights_file(name: str) -> bool:
-    """Return whether a file is one of darknet by its name: ``X.weights`` or ``X.conv.N``."""
-    return name.endswith(".weights") or PARTIAL.search(name) is not None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
 """Activations by their names in darknet."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
+from backbones.choices import ActivationName
 from backbones.errors import require_choice
-
-ActivationName = Literal["linear", "relu", "leaky", "mish", "swish", "prelu", "prelu_channel"]
 
 
 def create_activation(name: ActivationName, channels: int | None = None, *, inplace: bool = True) -> nn.Module:

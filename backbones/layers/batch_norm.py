@@ -8,6 +8,7 @@ import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
+from backbones.layers.fold import PLAIN_NORMS
 from backbones.layers.recomputed.function import Norm, norm_merge
 
 
@@ -72,6 +73,9 @@ class SyncedBatchNorm2d(_OwnBatchNorm2d):
         running = (self.running_mean, self.running_var, self.num_batches_tracked)
         group = self.process_group or (dist.group.WORLD if dist.is_initialized() else None)
         return Norm(self.weight, self.bias, self.eps, *running, 1 - momentum, momentum, process_group=group)
+
+
+PLAIN_NORMS.update((GroupedBatchNorm2d, SyncedBatchNorm2d))
 
 
 class _ActivatedBatchNorm2d(BatchNormAct2d):

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.errors import require_choice
-
-DropBlockKind = Literal["darknet", "paper"]
+from backbones.choices import DropBlockKind
+from backbones.rules import require_drop_block
 
 
 class DropBlock2d(nn.Module):
@@ -160,15 +158,6 @@ def paper_drop_block_2d(x: Tensor, random: Tensor, probability: Tensor | float, 
     kept = 1 - F.max_pool2d(F.pad(starts, (size - 1,) * 4), size, stride=1)
     scale = kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1)
     return x * kept * scale.to(x.dtype)
-
-
-def require_drop_block(probability: float, block_size: int, kind: str) -> None:
-    """Raise `ValueError` unless squares of this kind, size and probability can be dropped."""
-    require_choice("drop_block.kind", kind, get_args(DropBlockKind))
-    if not 0 <= probability < 1:
-        raise ValueError(f"drop_block.probability={probability} must lie in [0, 1)")
-    if block_size < 1:
-        raise ValueError(f"drop_block.block_size={block_size} must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.layers.batch_norm import GroupedBatchNorm2d, SyncedBatchNorm2d
-
-_PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, GroupedBatchNorm2d, SyncedBatchNorm2d)
-"""Classes that are folded. Other subclasses are not: that of timm holds an activation."""
+PLAIN_NORMS: set[type[nn.Module]] = {nn.BatchNorm1d, nn.BatchNorm2d}
+"""Classes that are folded; `backbones.layers.batch_norm` adds its own. Other subclasses are not: that of timm holds an
+activation."""
 
 
 def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
@@ -28,7 +27,7 @@ def fold_norm(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, T
 def fold_unit(unit: Any) -> None:
     """Fold a plain batch normalization ``unit.bn`` into ``unit.conv`` or ``unit.fc`` in place; leave others alone."""
     layer = getattr(unit, "conv", None) or getattr(unit, "fc", None)
-    if type(getattr(unit, "bn", None)) not in _PLAIN_NORMS or not isinstance(layer, nn.Conv2d | nn.Linear):
+    if type(getattr(unit, "bn", None)) not in PLAIN_NORMS or not isinstance(layer, nn.Conv2d | nn.Linear):
         return
     weight, bias = fold_norm(layer.weight, layer.bias, unit.bn)
     layer.weight.copy_(weight)

@@ -1,21 +1,18 @@
 """Shortcut: the sum of feature maps, plain or with learned weights (darknet issue #4662)."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.errors import require_choice
-from backbones.layers.activation import ActivationName, create_activation
+from backbones.choices import ActivationName, FusionGradient, Normalization, WeightsType
+from backbones.layers.activation import create_activation
 from backbones.layers.norm_act import Unmerged, merge
 from backbones.layers.recomputed.shares import EPSILON, compute_shares
-
-WeightsType = Literal["none", "per_feature", "per_channel"]
-Normalization = Literal["none", "relu", "softmax", "sigmoid"]
-FusionGradient = Literal["true", "darknet"]
+from backbones.rules import require_fusion
 
 Shares = dict[nn.Module, Tensor]
 """Effective weights of shortcuts, each (inputs, 1 or C), by the shortcut."""
@@ -255,20 +252,6 @@ class _Scale(torch.autograd.Function):
 
 def _scale(x: Tensor, share: Tensor) -> Tensor:
     return cast("Tensor", _Scale.apply(x, share))
-
-
-def require_fusion(weights_type: str, normalization: str, fusion_gradient: str = "true") -> None:
-    """Raise `ValueError` unless the choices exist and fit together."""
-    require_choice("weights_type", weights_type, get_args(WeightsType))
-    require_choice("normalization", normalization, get_args(Normalization))
-    require_choice("fusion_gradient", fusion_gradient, get_args(FusionGradient))
-    if fusion_gradient == "darknet" and normalization == "sigmoid":
-        raise ValueError("fusion_gradient='darknet' has no rule for normalization='sigmoid': choose 'true'")
-    if weights_type == "none" and normalization != "none":
-        raise ValueError(
-            f"normalization={normalization!r} has nothing to normalize with weights_type='none': "
-            "choose per_feature or per_channel, or normalization='none'"
-        )
 
 
 def _create_weight(

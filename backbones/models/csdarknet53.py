@@ -7,8 +7,8 @@ the other readings, which are options of `backbones.create_model`.
 
 from dataclasses import replace
 
-from backbones.models.registry import register
 from backbones.models.spec import Backbone, Block, DropBlock, Fusion, Stage, Stem
+from backbones.models.variants import register
 
 CSDARKNET53 = Backbone(
     stem=Stem(32, kernel=3),

@@ -7,8 +7,8 @@ the other readings, which are options of `backbones.create_model`.
 
 from dataclasses import replace
 
-from backbones.models.registry import register
 from backbones.models.spec import Backbone, Block, Fusion, Stage, Stem, with_depths
+from backbones.models.variants import register
 
 CSRESNEXT50 = Backbone(
     stem=Stem(64, kernel=7, stride=2, pool=True),

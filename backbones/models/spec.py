@@ -1,4 +1,4 @@
-"""A network as data: its frozen and validated spec, which imports no torch itself."""
+"""A network as data: its frozen and validated spec, which needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,10 +6,9 @@ from itertools import accumulate
 from operator import mul
 from typing import Literal, get_args
 
+from backbones.choices import ActivationName, DropBlockKind, FusionGradient, Normalization, WeightsType
 from backbones.errors import require_choice
-from backbones.layers.activation import ActivationName
-from backbones.layers.drop_block import DropBlockKind, require_drop_block
-from backbones.layers.shortcut import FusionGradient, Normalization, WeightsType, require_fusion
+from backbones.rules import require_drop_block, require_fusion
 
 BlockKind = Literal["bottleneck", "darknet"]
 FusionInputs = Literal["block", "stage", "dense", "extra"]

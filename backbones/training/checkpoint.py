@@ -34,10 +34,9 @@ from backbones.training.manifest import (
     write_content,
     write_manifest,
 )
+from backbones.training.run_files import CONFIG, EMA, LAST, MODEL, STATE
 
 FORMAT = 1
-MODEL, EMA, STATE, CONFIG = "model.safetensors", "ema.safetensors", "state.pt", "config.json"
-LAST = "last"
 DAMAGED = "damaged-"
 """Beginning of the name of a damaged checkpoint that was set aside."""
 _HEADER = "backbones"
@@ -124,29 +123,6 @@ def write_weights(file: Path, weights: Weights, description: dict[str, Any]) -> 
 def pack_config(config: Mapping[str, Any]) -> bytes:
     """Return the content of ``config.json``."""
     return (json_text(dict(config), indent=1) + "\n").encode()
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder or weights file at ``path``; for a run folder its ``last``.
-
-    Raises ``UserError`` when nothing is there.
-    """
-    if path.is_file():
-        return path.parent if path.name == STATE else path
-    for folder in (path, path.with_name(path.name + OLD), path / LAST, path / f"{LAST}{OLD}", earlier(path / LAST, 1)):
-        if (folder / MODEL).is_file():
-            return folder
-    if path.exists():
-        raise UserError(f"{path} holds no checkpoint: expected {MODEL} in it or in {path / LAST}.")
-    near = [str(other) for other in path.parent.glob(f"{path.name[:3]}*")][:3] if path.parent.is_dir() else []
-    raise UserError(f"there is no {path}." + (f" Did you mean {', '.join(near)}?" if near else ""))
-
-
-def weights_file(checkpoint: Path, *, ema: bool = True) -> Path:
-    """Return the weights file of a checkpoint: the averaged weights where there are any and ``ema`` is set."""
-    if checkpoint.is_file():
-        return checkpoint
-    return checkpoint / (EMA if ema and (checkpoint / EMA).is_file() else MODEL)
 
 
 def read_description(file: Path) -> dict[str, Any] | None:

@@ -15,12 +15,9 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
-from backbones.errors import INTERRUPTED, UserError
+from backbones.errors import INTERRUPTED, PREEMPTED, UserError
 from backbones.recipe import Saving, Waiting
 from backbones.training.watchdog import MARGIN_SECONDS, Watchdog
-
-PREEMPTED = 75
-"""Exit status after SIGTERM or SIGUSR1: the same command with --resume goes on (EX_TEMPFAIL)."""
 
 SIGNALS = {signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED, signal.SIGINT: INTERRUPTED}
 """Signals that end a run after the current step, and the exit statuses."""

@@ -10,11 +10,12 @@ from accelerate import Accelerator
 
 from backbones.errors import UserError
 from backbones.recipe import Recipe, differences, name_compile_mode
-from backbones.training.checkpoint import EMA, Weights, find_checkpoint, load_sound_state, load_weights, weights_file
+from backbones.training.checkpoint import Weights, load_sound_state, load_weights
 from backbones.training.guard import require_finite_weights
 from backbones.training.loop import Run
 from backbones.training.manifest import damaged
 from backbones.training.optim import load_optimizer
+from backbones.training.run_files import EMA, find_checkpoint, weights_file
 from backbones.training.statistics import load_statistics
 
 FIXED = (

@@ -15,17 +15,15 @@ from backbones.errors import UserError
 from backbones.files import LOCK, PARTIAL, lock, remove_leftovers, require_output_folder, write_text
 from backbones.recipe import Recipe
 from backbones.terminal import say
-from backbones.training.checkpoint import find_checkpoint, find_resumable
+from backbones.training.checkpoint import find_resumable
 from backbones.training.guard import NOT_FINITE
 from backbones.training.health.heartbeat import HEARTBEAT
+from backbones.training.run_files import RECIPE, find_checkpoint
 from backbones.training.status import STATUS
 from backbones.training.tracking import METRICS, SUMMARY
 from backbones.training.wandb_sender import LEDGERS, PICTURES
 from backbones.training.wandb_sender import LOCK as WANDB_LOCK
 
-RECIPE = "recipe.yaml"
-AUTO = "auto"
-"""Value of --resume: go on from the newest sound checkpoint of --output, or begin a new run there."""
 LEFTOVERS = (METRICS, SUMMARY, STATUS, HEARTBEAT, *LEDGERS)
 """Files of a run that never reached a checkpoint. Its folder may be used again."""
 KEPT_LEFTOVERS = (RECIPE, LOCK, WANDB_LOCK, PICTURES, "wandb")
@@ -75,13 +73,6 @@ def find_automatically(output: str | None) -> str | None:
         for fault in faults:
             say("skipped", fault)
     return str(folder) if folder else None
-
-
-def recipe_of(resume: str) -> Path | None:
-    """Return the recipe file of the run that a ``--resume`` path belongs to, if it has one."""
-    checkpoint = find_checkpoint(Path(resume))
-    file = checkpoint.parent / RECIPE
-    return file if file.is_file() else None
 
 
 def _folder_or_error(recipe: Recipe) -> str | UserError:

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 from backbones import terminal
 from backbones.errors import UserError
 from backbones.recipe import Recipe
-from backbones.training.checkpoint import LAST, Weights, find_checkpoint, find_resumable, save_checkpoint
+from backbones.training.checkpoint import Weights, find_resumable, save_checkpoint
 from backbones.training.control import Control
 from backbones.training.evaluate import Evaluation
 from backbones.training.guard import NotFiniteError, require_finite_weights
@@ -25,6 +25,7 @@ from backbones.training.loop import Run, require_work_left, stop_if_not_finite
 from backbones.training.manifest import SCHEMA
 from backbones.training.optim import save_optimizer
 from backbones.training.resume import State, load_run_state, restore_run, surroundings
+from backbones.training.run_files import LAST, find_checkpoint
 from backbones.training.statistics import average_statistics, gather_statistics
 from backbones.training.writer import Writer, copy_to_host, count_bytes
 

@@ -12,7 +12,6 @@ from backbones.darknet.network import DarknetNetwork
 from backbones.darknet.weights import (
     WeightsHeader,
     find_cutoff,
-    is_weights_file,
     load_weights,
     read_weights,
     read_weights_header,
@@ -375,10 +374,3 @@ def test_feature_maps_come_from_first_layers_and_from_whole_files(tmp_path, leve
         features = backbones.create_model("csresnext50", features_only=True, out_indices=levels).eval()
         load_weights(features, tmp_path / name, cutoff=cutoff)
         assert all(torch.equal(a, b) for a, b in zip(features(images), expected, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [("a.weights", True), ("a.conv.53", True), ("a.conv.", False), ("a.pth", False)]
-)
-def test_darknets_files_are_known_by_their_names(name, expected):
-    assert is_weights_file(name) is expected

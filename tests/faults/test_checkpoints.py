@@ -253,6 +253,8 @@ def test_a_half_written_checkpoint_is_no_checkpoint(run):
 
 @pytest.mark.fault(31)
 def test_a_folder_that_cannot_be_written_is_refused_before_the_network_is_built(sound, monkeypatch):
-    monkeypatch.setattr("train_imagenet.build_model", lambda *_: pytest.fail("wrong silently: the network was built"))
+    monkeypatch.setattr(
+        "backbones.assembly.training.build_model", lambda *_: pytest.fail("wrong silently: the network was built")
+    )
     with pytest.raises(UserError, match="--output /proc/run: /proc cannot be written"):
         train(sound, output=Path("/proc/run"))

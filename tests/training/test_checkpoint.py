@@ -15,16 +15,15 @@ from safetensors.torch import save_file
 
 from backbones.errors import UserError
 from backbones.training.checkpoint import (
-    find_checkpoint,
     find_resumable,
     load_sound_state,
     load_state,
     load_weights,
     read_description,
     save_checkpoint,
-    weights_file,
 )
 from backbones.training.manifest import measure, verify_checkpoint
+from backbones.training.run_files import find_checkpoint, weights_file
 
 
 def network(seed: int = 0, channels: int = 4) -> torch.nn.Module:

@@ -8,7 +8,8 @@ from backbones.command_line import parse
 from backbones.errors import UserError
 from backbones.recipe import Recipe
 from backbones.training.checkpoint import save_checkpoint
-from backbones.training.run_folder import choose_run_folder, claim, recipe_of
+from backbones.training.run_files import recipe_of
+from backbones.training.run_folder import choose_run_folder, claim
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 

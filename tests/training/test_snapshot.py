@@ -16,10 +16,11 @@ from accelerate import Accelerator
 from backbones.errors import UserError
 from backbones.recipe import Saving
 from backbones.training import checkpoint, snapshot
-from backbones.training.checkpoint import MODEL, load_state, read_description
+from backbones.training.checkpoint import load_state, read_description
 from backbones.training.control import Control, Decision, StoppedError
 from backbones.training.guard import NotFiniteError
 from backbones.training.loop import fit
+from backbones.training.run_files import MODEL
 from tests.training.make_runs import FakeBatch, FakeBatches, same, train, weights
 from tests.training.make_snapshots import rows, run_in, save
 

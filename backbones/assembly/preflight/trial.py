@@ -23,12 +23,12 @@ from backbones.data.batch import Batch
 from backbones.dataset.index import Index
 from backbones.errors import UserError
 from backbones.recipe import Log, Recipe, Saving
-from backbones.training.checkpoint import LAST
 from backbones.training.control import Control
 from backbones.training.evaluate import evaluate
 from backbones.training.loop import NoCheckpoints, Run, train_step
 from backbones.training.manifest import MANIFEST, hash_of, named_tensors
 from backbones.training.resume import read_state
+from backbones.training.run_files import LAST
 
 STEPS = 20
 """Steps on the same images, whose loss must fall."""

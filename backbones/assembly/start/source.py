@@ -12,14 +12,17 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from timm.models import clean_state_dict, load_state_dict
 from torch import Tensor, nn
 
-from backbones.assembly.network import create_network, is_cfg, without_loading
+from backbones.assembly.network import create_network
+from backbones.assembly.request import without_loading
 from backbones.assembly.start.fit import Source
 from backbones.darknet import weights as darknet
+from backbones.darknet.endings import PARTIAL, is_cfg, is_weights_file
 from backbones.darknet.labels import CLASSES, synsets
 from backbones.errors import UserError
 from backbones.layers.old_names import current_names
-from backbones.training.checkpoint import Weights, find_checkpoint, read_description, require_honest_size, weights_file
+from backbones.training.checkpoint import Weights, read_description, require_honest_size
 from backbones.training.manifest import hash_of, measure, verify_checkpoint
+from backbones.training.run_files import find_checkpoint, weights_file
 
 SAFETENSORS = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
@@ -38,7 +41,7 @@ def find_source(path: str) -> Path:
     if found.is_dir():
         verify_checkpoint(found)
     file = weights_file(found)
-    if not darknet.is_weights_file(file.name) and not file.name.endswith((SAFETENSORS, *PICKLES)):
+    if not is_weights_file(file.name) and not file.name.endswith((SAFETENSORS, *PICKLES)):
         known = ", ".join((SAFETENSORS, *PICKLES, ".weights"))
         raise UserError(f"--init-weights {path}: {file.name} ends in none of {known} and .conv.N.")
     return file
@@ -56,7 +59,7 @@ def read_source(file: Path, network: nn.Module, *, may_end_early: bool = False) 
         UserError: the file cannot be read, or would run code.
     """
     sha256 = measure(file)["sha256"]
-    if darknet.is_weights_file(file.name):
+    if is_weights_file(file.name):
         return _read_darknet(file, network, sha256, may_end_early=may_end_early)
     if file.name.endswith(SAFETENSORS):
         return _read_safetensors(file, sha256)
@@ -128,7 +131,7 @@ def _require_tensors(file: Path, state: Any) -> Weights:
 
 def _read_darknet(file: Path, network: nn.Module, sha256: str, *, may_end_early: bool) -> Source:
     """Read a file in the layers of ``network``. The names of 1000 classes are known, of others they are not."""
-    partial = darknet.PARTIAL.search(file.name)
+    partial = PARTIAL.search(file.name)
     layers = int(partial[1]) if partial else darknet.find_cutoff(network, file)
     if layers and not partial and not may_end_early:
         raise UserError(

@@ -11,25 +11,12 @@ from backbones.assembly.start.fit import Fit, Source, describe_misfits, fit_weig
 from backbones.assembly.start.source import find_source, read_pretrained, read_source
 from backbones.errors import UserError
 from backbones.recipe import Recipe
-from backbones.training.checkpoint import find_checkpoint, read_description, weights_file
+from backbones.training.checkpoint import read_description
 from backbones.training.manifest import measure
-from backbones.training.run_folder import AUTO
+from backbones.training.run_files import find_checkpoint, weights_file
 
 SHOWN_DIGITS = 12
 """Digits of a sha256 that a message shows."""
-
-
-def require_one_start(resume: str | None, init_weights: str | None, pretrained: str | None) -> None:
-    """Raise UserError where a command line, of which these are the words, both resumes a run and starts from weights.
-
-    ``--resume auto`` may: it starts from weights once, and resumes later.
-    """
-    is_pretrained = str(pretrained).lower() in ("true", "yes")
-    start = "--pretrained" if is_pretrained else f"--init-weights {init_weights}"
-    if resume not in (None, AUTO) and (is_pretrained or init_weights not in (None, "null")):
-        raise UserError(
-            f"--resume {resume} goes on with the weights of that run, {start} starts a new one: keep one of them."
-        )
 
 
 def record_start(recipe: Recipe) -> Recipe:

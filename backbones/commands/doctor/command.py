@@ -1,21 +1,14 @@
-"""Tell whether the loader or the network is the limit, at which stage, and what to change.
-
-Takes the options of train_imagenet.py and measures their training in one process, for about a minute and a half. Before
-that it compares a sample of decoded images with what PIL decodes. Nothing is trained or written. The output belongs in
-the report of a problem.
-"""
+"""The report of `doctor` about one recipe on this machine."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 
-from backbones import canonical_name
 from backbones.assembly.run import build_model, build_run, splits, train_loader, val_loader
-from backbones.command_line import parse
 from backbones.commands.doctor.diagnosis import Diagnosis, Machine, diagnose, stage_table, verdict
 from backbones.commands.doctor.measure import MEASUREMENT_SECONDS, Measurements, Rate, measure
 from backbones.commands.doctor.versions import versions
@@ -34,12 +27,9 @@ PRIVATE_OPTIONS = ("data_dir", "output")
 """Options with folders, which are not shown among the differences from the defaults."""
 
 
-def main(arguments: Sequence[str], *, seconds: float = MEASUREMENT_SECONDS) -> None:
-    """Measure the recipe of the command line, each stage for ``seconds``, and print the report."""
-    recipe = parse(Recipe, arguments, prog="python -m backbones doctor", description=__doc__ or "")
-    if recipe.resume:
-        raise UserError("doctor resumes nothing: measure the recipe of that run with --config RUN/recipe.yaml.")
-    for text in examine(replace(recipe, model=canonical_name(recipe.model)), seconds=seconds):
+def run(recipe: Recipe, *, seconds: float = MEASUREMENT_SECONDS) -> None:
+    """Measure the recipe, each stage for ``seconds``, and print the report."""
+    for text in examine(recipe, seconds=seconds):
         write(text)
 
 

@@ -1,76 +1,26 @@
-"""Show the fusion weights of a trained network.
+"""The table and the picture of the fusion weights of a checkpoint."""
 
-Prints the raw weight, the effective weight and the share in the sum for each input of each shortcut, and draws the
-effective weights as a heat map. Exits with status 2 where an input is dead, with 1 where it cannot tell.
-"""
-
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backbones import terminal
 from backbones.assembly.checkpoint import Restored, restore_model
-from backbones.command_line import parse
 from backbones.commands.inspect.fusion import Branch, fusion_report
 from backbones.commands.inspect.heat_map import save_heat_map
+from backbones.commands.inspect.options import Options
 from backbones.data.loader import EvalLoader
 from backbones.dataset.splits import validation
 from backbones.errors import UserError
-from backbones.files import require_output_file
-from backbones.recipe import LayoutName, require_positive
 from backbones.terminal import say, write
-
-STATUS_DEAD, STATUS_UNKNOWN = 2, 1
-"""Exit statuses: an input is dead; an error kept us from telling."""
 
 HEADING = ("layer", "module", "input", "raw", "effective", "share", "")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `inspect`."""
-
-    ckpt: str = field(metadata={"positional": "CKPT"})
-    """Run folder, checkpoint folder, weights file or darknet's .weights."""
-    model: str | None = None
-    """Name of the network or its .cfg, for a file that does not name it."""
-    ema: bool = True
-    """Use the averaged weights where there are any; --no-ema: the last weights."""
-    heat_map: str = "fusion.png"
-    """Picture to write."""
-    data_dir: str | None = None
-    """Data set whose first validation images are the batch; unset: noise."""
-    layout: LayoutName | None = None
-    """Layout of the data set, where data_dir holds more than one; unset: recognized by its files."""
-    batch_size: int = 8
-    """Images in the batch."""
-    loader: Literal["dali", "reference"] = "reference"
-    """Image decoder: NVIDIA DALI or torchvision."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "", "batch_size")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the table, write the picture, and exit with status 2 where an input is dead."""
-    try:
-        options = parse(Options, arguments, prog="python -m backbones inspect", description=__doc__ or "")
-        dead = inspect(options)
-    except UserError as error:
-        error.exit_status = STATUS_UNKNOWN
-        raise
-    if dead:
-        sys.exit(STATUS_DEAD)
-
-
 def inspect(options: Options) -> list[Branch]:
     """Print the table, write the picture and return the dead inputs."""
-    require_output_file("--heat-map", options.heat_map)
     restored = restore_model(options.ckpt, model=options.model, ema=options.ema)
     report = fusion_report(restored.model, _read_images(options, restored))
     if not report:

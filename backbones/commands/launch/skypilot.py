@@ -7,7 +7,7 @@ from backbones.commands.launch.request import Request
 from backbones.commands.launch.template import fill, yaml_text
 from backbones.commands.launch.torchrun import torchrun_options
 from backbones.commands.launch.training import Training, cores_per_node, describe
-from backbones.training.control import PREEMPTED
+from backbones.errors import PREEMPTED
 
 TEMPLATE = "skypilot.sh"
 

@@ -1,5 +1,13 @@
-"""``python -m backbones predict``."""
+"""``python -m backbones predict``: the options are read before torch is imported, which takes seconds."""
 
-from backbones.commands.predict.command import main
+from collections.abc import Sequence
 
-__all__ = ["main"]
+from backbones.commands.predict.options import read_options
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Predict as the command line says; exit with status 1 where an image could not be read."""
+    options = read_options(arguments)
+    from backbones.commands.predict.command import run
+
+    run(options)

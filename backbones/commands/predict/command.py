@@ -1,31 +1,20 @@
-"""Predict the classes of images: a checkpoint and images, or folders of images, in; class names and probabilities out.
-
-predict RUN cat.jpg
-predict RUN/best photos/ --top 1 --csv > photos.csv
-predict X.weights cat.jpg --model csdarknet53
-
-Images are prepared as for the evaluation of the checkpoint. Those that cannot be read are named on stderr and passed
-over, and the command ends with status 1.
-"""
+"""Predictions of a checkpoint for images, printed as they come."""
 
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from timm.data.imagenet_info import ImageNetInfo
 
 from backbones.assembly.checkpoint import Restored, restore_model
-from backbones.command_line import parse
+from backbones.commands.predict.options import Options
 from backbones.commands.predict.output import FORMATS, Guess, Prediction, printable
-from backbones.darknet.labels import ClassOrder, synsets
+from backbones.darknet.labels import synsets
 from backbones.data.tolerant import TolerantLoader
 from backbones.dataset.loose import File, find_files, index_files
 from backbones.errors import UserError
-from backbones.recipe import Interpolation, Protocol, require_positive
 from backbones.terminal import STDERR, STDOUT, write
 from backbones.training.launch import create_accelerator
 
@@ -36,52 +25,8 @@ STATUS_CLOSED = 141
 """Exit status where the reader of the output has closed it, as `head` does: that of shells for SIGPIPE."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of `predict`."""
-
-    ckpt: str = field(metadata={"positional": "CKPT"})
-    """Run folder (its last checkpoint), checkpoint folder (RUN/best) or weights file."""
-    images: tuple[str, ...] = field(default=(), metadata={"positional": "IMAGE|FOLDER...", "repeated": True})
-    """Image files, and folders, which are searched at any depth."""
-    top: int = 5
-    """Classes of each image."""
-    json: bool = False
-    """Print a JSON list."""
-    csv: bool = False
-    """Print CSV, with a line for each class of each image."""
-    model: str | None = None
-    """Name of the network, for a weights file that does not name it; any other must have this name."""
-    class_order: ClassOrder = "darknet"
-    """Order of the 1000 classes in a darknet .weights file."""
-    ema: bool = True
-    """Use the averaged weights where there are any; --no-ema: the last weights."""
-    eval_size: int | None = None
-    """Height and width of the input in pixels; unset: as in the checkpoint."""
-    protocol: Protocol | None = None
-    """Resize and crop (see preprocess.protocol of the recipe); unset: as in the checkpoint."""
-    crop_pct: float | None = None
-    """Side of the centre crop / short side of the resized image; unset: as in the checkpoint."""
-    interpolation: Interpolation | None = None
-    """Filter of the resize; unset: as in the checkpoint."""
-    batch_size: int = 32
-    """Images per batch."""
-    workers: int = 4
-    """Decoding threads."""
-    device: Literal["auto", "cpu"] = "auto"
-    """auto: a GPU where there is one."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "--", "top", "batch_size", "workers", "eval_size")
-        if not self.images:
-            raise UserError("IMAGE is missing: name images, or folders of images, after the checkpoint.")
-        if self.json and self.csv:
-            raise UserError("--json and --csv are two formats: choose one of them.")
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Predict as the command line says; exit with status 1 where an image could not be read."""
-    options = parse(Options, arguments, prog="python -m backbones predict", description=__doc__ or "")
+def run(options: Options) -> None:
+    """Predict as the options say; exit with status 1 where an image could not be read."""
     files = find_files(options.images)
     restored = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
     restored = restored.override(

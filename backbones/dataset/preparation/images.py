@@ -3,8 +3,6 @@
 from concurrent.futures import Executor
 from pathlib import Path
 
-from timm.data.imagenet_info import ImageNetInfo
-
 from backbones.dataset.index import Index, Split
 from backbones.dataset.preparation.request import Request
 from backbones.dataset.preparation.subset import choose_classes, limit_images, take_classes
@@ -42,6 +40,8 @@ def _read_class_names(request: Request) -> list[str] | None:
     if request.class_names is None:
         return class_names(request.source_folder)
     if request.class_names == "imagenet":
+        from timm.data.imagenet_info import ImageNetInfo  # noqa: PLC0415  (timm takes seconds)
+
         return ImageNetInfo("imagenet-1k").label_names()
     return read_class_names(Path(request.class_names))
 

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from backbones.recipe import Saving
-from backbones.training.checkpoint import LAST
 from backbones.training.health.monitor import Finding, HostMonitor, Level, Row
 from backbones.training.manifest import MANIFEST
+from backbones.training.run_files import LAST
 
 LOOK_SECONDS = 60.0
 """Time between two looks at the disk."""

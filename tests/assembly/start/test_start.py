@@ -15,7 +15,7 @@ from backbones.assembly.preflight import preflight
 from backbones.assembly.preflight.trial import CHECKS
 from backbones.assembly.run import build_model
 from backbones.assembly.start import start as module
-from backbones.assembly.start.start import initialize, record_start, require_one_start
+from backbones.assembly.start.start import initialize, record_start
 from backbones.darknet.weights import save_weights
 from backbones.dataset.digits import write_digits
 from backbones.errors import UserError
@@ -120,24 +120,6 @@ def test_weights_of_which_nothing_fits_are_refused_in_any_case(tmp_path):
     recipe = recipe_of(tmp_path / "a.safetensors", init_partial=True)
     with pytest.raises(UserError, match="No tensor fits"):
         initialize(build_model(recipe, 4), recipe, CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("resume", "weights", "pretrained", "fits"),
-    [
-        (None, "a.pth", None, True), ("auto", "a.pth", None, True), ("auto", None, "true", True),
-        ("run", "null", "false", True), ("run", None, None, True),
-        ("run", "a.pth", None, False), ("run", None, "true", False),
-    ],
-)  # fmt: skip
-def test_resuming_and_starting_from_weights_are_not_both_asked_for(resume, weights, pretrained, fits):
-    if fits:
-        require_one_start(resume, weights, pretrained)
-    else:
-        with pytest.raises(
-            UserError, match=r"--resume run goes on .* (--init-weights a.pth|--pretrained) starts a new"
-        ):
-            require_one_start(resume, weights, pretrained)
 
 
 def test_a_run_starts_from_weights_once_and_goes_on_without_them(train, folder, file, tmp_path, capsys):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from backbones.commands.doctor import command
 from backbones.commands.doctor.command import estimates
 from backbones.commands.doctor.measure import Measurements, Rate
+from backbones.commands.doctor.options import read_options
 from backbones.commands.doctor.versions import version_of
 from backbones.data import reference
 from backbones.data.augment.finish import Finish
@@ -34,7 +35,7 @@ MEASURED = Measurements({"copy": Rate(8, 1)}, model=Rate(8, 1), joint=Rate(8, 1,
 
 
 def report(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    command.main([*WORDS, *words], seconds=SECONDS)
+    command.run(read_options([*WORDS, *words]), seconds=SECONDS)
     return capsys.readouterr().out
 
 
@@ -128,7 +129,7 @@ def test_an_epoch_and_the_run_last_as_long_as_their_images():
 )
 def test_what_would_stop_the_training_stops_the_doctor(words, message):
     with pytest.raises(UserError, match=message):
-        command.main([*WORDS, *words], seconds=SECONDS)
+        command.run(read_options([*WORDS, *words]), seconds=SECONDS)
 
 
 @pytest.mark.parametrize("loader", ["dali", "reference"])
@@ -140,10 +141,10 @@ def test_a_bad_image_is_named(loader, image_folder, tmp_path):
         data[2:20] = bytes(18)
         file.write_bytes(data)
     with pytest.raises(UserError, match=r"train/.*\.jpg cannot be decoded"):
-        command.main([*WORDS, "--data-dir", str(tmp_path / "data"), "--loader", loader], seconds=SECONDS)
+        command.run(read_options([*WORDS, "--data-dir", str(tmp_path / "data"), "--loader", loader]), seconds=SECONDS)
 
 
 def test_one_process_is_enough(monkeypatch):
     monkeypatch.setattr(command, "create_accelerator", lambda **_: SimpleNamespace(num_processes=2))
     with pytest.raises(UserError, match="doctor measures one process"):
-        command.main(WORDS, seconds=SECONDS)
+        command.run(Recipe(loader="synthetic"), seconds=SECONDS)

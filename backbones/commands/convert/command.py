@@ -1,15 +1,8 @@
-"""Convert darknet's files into ours and back.
-
-convert a.weights --model NAME --out b.safetensors [--verify]
-convert RUN|b.safetensors --out a.weights [--verify]
-convert RUN|a.weights [--model NAME] --out a.conv.105 [--verify]
-convert X.cfg --recipe [--out r.yaml]
-convert NAME --out X.cfg
-"""
+"""Conversions of darknet's files into ours and back."""
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,89 +13,31 @@ from backbones import canonical_name
 from backbones.assembly.cfg_recipe import recipe_text
 from backbones.assembly.checkpoint import Restored, input_channels, restore_model
 from backbones.assembly.hub import describe_for_timm
-from backbones.assembly.network import create_network, is_cfg
-from backbones.command_line import parse
-from backbones.darknet.labels import CLASSES, ClassOrder, synsets
+from backbones.assembly.network import create_network
+from backbones.choices import ClassOrder
+from backbones.commands.convert.options import Options, choose_cutoff, choose_kinds
+from backbones.darknet.endings import is_cfg, is_weights_file
+from backbones.darknet.labels import CLASSES, synsets
 from backbones.darknet.network import load_cfg
 from backbones.darknet.trace import save_cfg
 from backbones.darknet.weights import (
-    PARTIAL,
     WeightsHeader,
-    is_weights_file,
     load_weights,
     read_weights,
     save_weights,
 )
 from backbones.errors import UserError
-from backbones.files import require_output_file, write_text
+from backbones.files import write_text
 from backbones.terminal import write
-from backbones.training.checkpoint import CONFIG, MODEL, pack_config, read_description, write_weights
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of `convert`."""
-
-    source: str = field(metadata={"positional": "SOURCE"})
-    """A .weights or .cfg file, a checkpoint, or the name of a backbone."""
-    out: str = ""
-    """File to write: *.safetensors, *.weights, *.conv.N, *.cfg, or *.yaml with --recipe (printed without it)."""
-    model: str | None = None
-    """Name of the backbone in a .weights file, or its .cfg."""
-    cutoff: int | None = None
-    """Write the first N layers only, as `darknet partial` does. A name *.conv.N says so, too."""
-    recipe: bool = False
-    """Turn the [net] section of a .cfg into a recipe."""
-    verify: bool = False
-    """Read the new file and compare."""
-    class_order: ClassOrder = "darknet"
-    """Order of the 1000 classes in the .weights file."""
-    labels: str | None = None
-    """Text file with one class name per line, for a network without ImageNet's 1000 classes."""
-    ema: bool = True
-    """Use the averaged weights where there are any; --no-ema: the last weights."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Convert one file as the command line says."""
-    options = parse(Options, arguments, prog="python -m backbones convert", description=__doc__ or "")
-    choose_conversion(options)(options)
-
+from backbones.training.checkpoint import pack_config, read_description, write_weights
+from backbones.training.run_files import CONFIG, MODEL
 
 _Conversion = Callable[[Options], None]
 
 
-def choose_conversion(options: Options) -> _Conversion:
-    """Return the conversion for the endings of the files; UserError where there is none."""
-    if not options.out and not options.recipe:
-        raise UserError("--out is missing: name the file to write.")
-    source = ".weights" if is_weights_file(options.source) else Path(options.source).suffix
-    target = "recipe" if options.recipe else Path(options.out).suffix
-    if target != "recipe" and choose_cutoff(options) is not None:
-        target = "partial"
-    kind = source if source in (".weights", ".cfg") else "other"
-    if (kind, target) not in _CONVERSIONS:
-        ways = (
-            "a .weights becomes a .safetensors or .conv.N, a checkpoint a .weights or .conv.N, a .cfg a --recipe, "
-            "a backbone's name a .cfg"
-        )
-        raise UserError(f"convert {options.source} to {options.out or 'a recipe'}: {ways}.")
-    require_output_file("--out", options.out or None)
-    if options.labels is not None and not Path(options.labels).is_file():
-        raise UserError(f"--labels {options.labels}: there is no such file.")
-    return _CONVERSIONS[kind, target]
-
-
-def choose_cutoff(options: Options) -> int | None:
-    """Return the number of layers to write; UserError where the name of the file says another one than --cutoff."""
-    named = PARTIAL.search(options.out)
-    if named is None:
-        if options.cutoff is not None and not options.out.endswith(".weights"):
-            raise UserError(f"--cutoff {options.cutoff}: only a .weights or .conv.N can hold the first layers.")
-        return options.cutoff
-    if options.cutoff not in (None, int(named[1])):
-        raise UserError(f"--cutoff {options.cutoff}: {options.out} says {named[1]} layers.")
-    return int(named[1])
+def run(options: Options) -> None:
+    """Convert one file as the options say."""
+    _CONVERSIONS[choose_kinds(options)](options)
 
 
 def to_partial(options: Options) -> None:

@@ -13,7 +13,7 @@ import backbones
 from backbones.__main__ import main
 from backbones.assembly.checkpoint import restore_model
 from backbones.command_line import parse
-from backbones.commands import convert
+from backbones.commands.convert import command as convert
 from backbones.darknet.cfg import read_cfg
 from backbones.darknet.labels import class_order, synsets
 from backbones.darknet.network import load_cfg
