@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "turn a data set of any layout into an index, or into shards of smaller images",
     "verify": "decode every image once, and list the bad ones so that training leaves them out",
     "doctor": "tell whether the loader or the network is the limit, and which setting to change",
+    "bench": "measure the speed, memory and limits of a network, or of two in turns",
     "launch": "print a file that starts a run on several hosts: a SLURM job, a Kubeflow TrainJob, a SkyPilot task",
     "replay": "send the rows and pictures of a run to Weights & Biases, where it could not be reached",
     "digits": "write scikit-learn's digits as an image folder for the demo",
