@@ -174,6 +174,18 @@ def test_a_traced_layer_has_no_call_back_into_python():
     assert "_Halve" not in str(graph)
 
 
+class Layers(nn.Module):
+    """Every layer that recomputes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.maxout = ConvNormAct(3, 3, kernel=1), HalvingMaxPool2d(), Maxout((3, 3))
+        self.shortcut = WeightedShortcut((3, 3), weights_type="per_feature", normalization="softmax", act="mish")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.maxout(self.shortcut(self.conv.convolve(x), x), x))
+
+
 def test_a_compiled_step_consists_of_torchs_own_operations_and_agrees():
     from functorch.compile import make_boxed_func  # noqa: PLC0415
     from torch._dynamo.backends.common import aot_autograd  # noqa: PLC0415
@@ -184,7 +196,7 @@ def test_a_compiled_step_consists_of_torchs_own_operations_and_agrees():
         operations.extend(str(node.target) for node in graph.graph.nodes)
         return make_boxed_func(graph.forward)
 
-    layers = nn.Sequential(ConvNormAct(3, 4, kernel=1), HalvingMaxPool2d()).double()
+    layers = Layers().double()
     twin, x = copy.deepcopy(layers), create_map(2, 3, 6, 5)
     compiled = torch.compile(twin, backend=aot_autograd(fw_compiler=record), fullgraph=True)
     results = []
