@@ -1,6 +1,8 @@
 """Bytes that eager training keeps for backward, and the memory order of maps: counted without data, at full size."""
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +19,8 @@ from backbones.models import CspBackbone
 IMAGES, SIZE = 11, 256
 """More images than a shortcut has inputs: what has a row for each image is a map."""
 LAST = torch.channels_last
+FLOOR = Path(__file__).parents[1] / "fixtures" / "compiled_floor.json"
+"""Bytes that the compilers keep, made by `benchmarks/offline/floor.py`."""
 
 
 class Convolutions(TorchDispatchMode):
@@ -107,6 +111,12 @@ def test_csresnext50_keeps_at_most_65_megabytes_an_image():
 @pytest.mark.parametrize("name", ["csresnext50_ws", "csresnext50_ws_mi2"])
 def test_weighted_shortcuts_keep_nothing_that_plain_ones_do_not(name):
     assert run_step(name).kept <= 1.03 * run_step("csresnext50").kept
+
+
+@pytest.mark.parametrize("name", backbones.list_models())
+def test_no_network_keeps_much_more_than_a_compiler_would(name):
+    floor = json.loads(FLOOR.read_text())["networks"][name]
+    assert run_step(name).kept <= 1.05 * min(floor.values())
 
 
 @pytest.mark.parametrize("name", backbones.list_models())
