@@ -1,8 +1,11 @@
-"""Tensors between canaries: NaN around a tensor's elements shows a kernel that reads or writes outside of them.
+"""Tensors between canaries, which show a kernel that reads or writes outside of a tensor.
 
-Triton's interpreter checks no bounds: a kernel that reads past the end of a tensor gets what is there.
+Triton's interpreter checks no bounds: a kernel that reads past the end of a tensor gets what is there. Around the
+inputs that is NaN, which spoils a result. Around memory for results it is a number, since a kernel that reads NaN
+outside of an input and writes it outside of a result would leave NaN there.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 MARGIN = 1 << 14
 """Canaries before and after a tensor. A kernel that is wrong by one block must not leave them."""
 
-INTEGER_CANARY = 113
-"""Canary of integers, which have no NaN."""
+NUMBER = 113
+"""Canary of integers, which have no NaN, and around results."""
 
 _ALLOCATIONS = {
     torch.ops.aten.empty.memory_format,
@@ -34,34 +37,36 @@ class Fenced:
     """Shape: that of the tensor that was fenced, with its strides and values."""
     buffer: Tensor
     """Shape: (elements,)."""
+    canary: float
+    """NaN or a number."""
     inside: Tensor
     """Whether an element of the buffer is one of the tensor's. Shape: (elements,) bool."""
 
     def is_intact(self) -> bool:
         """Return whether every canary is still there."""
         outside = self.buffer[~self.inside]
-        return bool((outside.isnan() if outside.is_floating_point() else outside == INTEGER_CANARY).all())
+        return bool((outside.isnan() if math.isnan(self.canary) else outside == self.canary).all())
 
 
-def fence(tensor: Tensor, margin: int = MARGIN) -> Fenced:
+def fence(tensor: Tensor, margin: int = MARGIN, canary: float = torch.nan) -> Fenced:
     """Copy a tensor into a buffer of canaries.
 
-    They lie before it, after it and, where its strides leave gaps (some channels of a wider tensor), inside of it.
+    They are before it, after it and, where its strides leave gaps (some channels of a wider tensor), in the gaps.
     """
     reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    canary = torch.nan if tensor.is_floating_point() else INTEGER_CANARY
+    canary = canary if tensor.is_floating_point() else NUMBER
     buffer = torch.full((reach + 2 * margin,), canary, dtype=tensor.dtype)
     inside = torch.zeros(buffer.shape, dtype=torch.bool)
     place = tensor.shape, tensor.stride(), margin
     inside.as_strided(*place).fill_(True)
-    return Fenced(buffer.as_strided(*place).copy_(tensor), buffer, inside)
+    return Fenced(buffer.as_strided(*place).copy_(tensor), buffer, canary, inside)
 
 
 @contextmanager
 def fence_allocations() -> Iterator[list[Fenced]]:
     """Fence every tensor that is allocated without values inside the context, and yield the list of them.
 
-    They hold canaries inside too, so an element that nobody writes is NaN.
+    They hold NaN, so an element that nobody writes is NaN.
     """
     fences: list[Fenced] = []
 
@@ -70,7 +75,8 @@ def fence_allocations() -> Iterator[list[Fenced]]:
             result = func(*args, **(kwargs or {}))
             if func not in _ALLOCATIONS or result.numel() == 0:
                 return result
-            fences.append(fence(result.fill_(torch.nan if result.is_floating_point() else INTEGER_CANARY)))
+            result.fill_(torch.nan if result.is_floating_point() else NUMBER)
+            fences.append(fence(result, canary=NUMBER))
             return fences[-1].tensor
 
     with Allocator():

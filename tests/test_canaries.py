@@ -32,6 +32,7 @@ def test_writing_every_element_leaves_the_canaries(tensor):
 def test_writing_beside_the_tensor_kills_a_canary(tensor, side):
     fenced = fence(tensor, margin=4)
     inside = fenced.inside.nonzero()
+    assert fenced.is_intact()
     fenced.buffer[(inside.min() - 1) if side < 0 else (inside.max() + 1)] = 0
     assert not fenced.is_intact()
 
@@ -42,13 +43,14 @@ def test_writing_into_a_channel_between_kills_a_canary():
     assert not fenced.is_intact()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.uint8])
-def test_allocations_are_fenced_and_keep_their_layout(dtype):
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float16, torch.nan), (torch.float32, 1), (torch.uint8, 1)])
+def test_allocations_are_fenced_and_keep_their_layout(dtype, value):
     like = SHAPES["channels_last"]
     with fence_allocations() as fences:
         made = torch.empty_like(like, dtype=dtype)
     assert made.stride() == like.stride()
-    made.as_strided((1,), (1,), made.storage_offset() + made.numel()).fill_(1)
+    assert [fenced.is_intact() for fenced in fences] == [True]
+    made.as_strided((1,), (1,), made.storage_offset() + made.numel()).fill_(value)
     assert [fenced.is_intact() for fenced in fences] == [False]
 
 
