@@ -68,7 +68,7 @@ def write_page(result: dict[str, Any]) -> str:
     """Return the figures as a page in Markdown."""
     measured: dict[str, Figures] = result["networks"]
     sums = {name: sum_up(figures) for name, figures in measured.items()}
-    rows = [_write_row(name, sums, measured[name]) for name in NETWORKS if name in sums]
+    rows = [_write_row(name, sums, measured[name]) if name in sums else _write_gap(name) for name in NETWORKS]
     return PAGE.format(size=SIZE, batch=BATCH, rows="\n".join(rows), **result["versions"])
 
 
@@ -79,6 +79,10 @@ def _write_row(name: str, sums: dict[str, dict[str, float]], figures: Figures) -
     counts = [f"{own[key]:.0f}" for key in ("triton", "library", "kernels")]
     cells = [name, *counts, *split, f"{own['moved']:.0f}", *ratios, figures["commit"]]
     return f"| {' | '.join(cells)} |"
+
+
+def _write_gap(name: str) -> str:
+    return f"| {name} | {' | '.join(['not measured'] + [''] * 8)} |"
 
 
 PAGE = """# A compiled training step on an H100, counted without one
