@@ -53,7 +53,6 @@ ONLY_IMPORTERS = {
     "nvidia": {"data/pipeline.py", "data/augment/auto_augment_dali.py"},
     "wandb": {"training/wandb_sender.py"},
     "jsonargparse": {"command_line.py"},
-    "triton": {f"layers/kernels/{name}.py" for name in ("elementwise", "launch", "max_pool", "merge", "statistics")},
 }
 
 

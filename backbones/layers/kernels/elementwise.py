@@ -32,7 +32,7 @@ def differentiate(gradient, x, slope, ACT: tl.constexpr):
         product = grown * (grown + 2.0)
         tanh = product / (product + 2.0)
         inner = tanh + x * (1.0 - tanh * tanh) * (grown / (1.0 + grown))
-        gradient = gradient * tl.where(x > 20.0, 1.0, inner)
+        gradient = gradient * tl.where(x > 20.0, 1.0 + 0.0 * x, inner)  # NaN at infinity, as torch
     if ACT == "swish":
         gate = 1.0 / (1.0 + tl.exp(-x))
         gradient = gradient * gate * (1.0 + x * (1.0 - gate))
