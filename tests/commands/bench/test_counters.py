@@ -9,11 +9,12 @@ KB = 1000
 def test_operators_count_what_they_read_and_write_and_views_count_nothing():
     x = torch.ones(250)  # 1000 bytes
     counted = count_traffic(lambda: x.view(5, 50).t().relu())
-    assert (counted.moved, counted.operators) == (2 * KB, 1)
-    counted = count_traffic(lambda: x.add_(x))
-    assert (counted.moved, counted.operators) == (2 * KB, 1)
+    assert (counted.moved, counted.launches) == (2 * KB, 1)
+    y = torch.ones(250)
+    counted = count_traffic(lambda: x.add_(y))
+    assert (counted.moved, counted.launches) == (3 * KB, 1)
     counted = count_traffic(lambda: torch.empty(250))
-    assert (counted.moved, counted.operators) == (0, 0)
+    assert (counted.moved, counted.launches) == (0, 0)
 
 
 def test_a_grouped_convolution_is_counted_by_its_groups():

@@ -13,7 +13,7 @@ from backbones.commands.bench.turns import Spread
 def figures(*, peak_flops: float | None) -> Figures:
     return Figures(
         setting=choose_settings(Options(model="csresnext50", batch_size=10), torch.device("cpu"))[0],
-        counts=Counts(flops=2 * 10**9, kept=10**6, moved=10**6, moved_anyway=10**7, operators=7),
+        counts=Counts(flops=2 * 10**9, kept=10**6, moved=10**6, moved_anyway=10**7, launches=7),
         peak_bytes=3 * 10**6,
         operators=[Operator("aten::mm", 4, 0.5)],
         peak_flops=peak_flops,
