@@ -146,14 +146,20 @@ class PendingStatistics:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Move the running statistics by the mean over the groups; call it once after each optimizer step."""
+        """Move the running statistics by the mean over the groups; call it once after each optimizer step.
+
+        Without any group they stay, as where all normalizations are frozen in evaluation mode.
+        """
         if not self._norms:
             return
         groups = self._norms[0].pending_groups
+        counted, momentum = groups.to(self._norms[0].pending_mean.dtype), self._momentum
+        keep = 1 - momentum * counted.clamp(max=1)
         for running, pending in (("running_mean", "pending_mean"), ("running_var", "pending_var")):
-            means = foreach._foreach_div(self._buffers(pending), groups.to(torch.float32).clamp(min=1))
-            foreach._foreach_lerp_(self._buffers(running), means, self._momentum)
-        foreach._foreach_add_(self._buffers("num_batches_tracked"), 1)
+            means = foreach._foreach_div(self._buffers(pending), counted.clamp(min=1))
+            foreach._foreach_mul_(self._buffers(running), keep)
+            foreach._foreach_add_(self._buffers(running), means, alpha=momentum)
+        foreach._foreach_add_(self._buffers("num_batches_tracked"), groups.clamp(max=1))
         self.forget()
 
     @torch.no_grad()

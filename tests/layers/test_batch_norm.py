@@ -77,9 +77,10 @@ def test_statistics_move_once_a_step_by_the_mean_over_the_groups():
     torch.testing.assert_close(norm.running_mean, 0.25 * mean)
     torch.testing.assert_close(norm.running_var, 0.75 + 0.25 * var)
     assert norm.num_batches_tracked == 1
-    norm(x)
+    second = create_map(3).detach()
+    norm(second)
     pending.apply()
-    torch.testing.assert_close(norm.running_mean, (0.75 * 0.25 + 0.25) * mean)
+    torch.testing.assert_close(norm.running_mean, 0.75 * 0.25 * mean + 0.25 * second.mean((0, 2, 3)))
 
 
 def test_forgotten_statistics_leave_no_trace():
@@ -94,6 +95,16 @@ def test_forgotten_statistics_leave_no_trace():
         norm(batches[-1])
         pending.apply()
     assert all(map(torch.equal, norms[0].buffers(), norms[1].buffers()))
+
+
+def test_a_step_without_any_group_moves_nothing():
+    norm = create_grouped(3)
+    norm(create_map())
+    PendingStatistics([norm]).apply()
+    before = {name: value.clone() for name, value in norm.named_buffers()}
+    norm.eval()(create_map())
+    PendingStatistics([norm]).apply()
+    assert all(torch.equal(value, before[name]) for name, value in norm.named_buffers())
 
 
 def test_layers_of_different_momentum_are_refused():
