@@ -34,15 +34,20 @@ def test_a_wider_input_gets_no_gradient_in_the_channels_that_take_no_part():
         assert of_other.flatten().tolist() == [1.0, 1.0, 0.0]
 
 
-def test_shares_are_rounded_to_the_precision_of_the_maps_and_their_gradients_are_not():
-    x = torch.ones(2, 3, 32, 32, dtype=torch.bfloat16)
-    share = 1 / 3
-    e = create(x, [x], shares=torch.full((2, 1), share))
-    total = merge(x, e, inplace=False)
+def test_shares_are_rounded_to_the_precision_of_the_maps():
+    """As the product of a map and a share is, so that autocast gives the sum that it gives without recomputation."""
+    x, other = (torch.randn(2, 3, 8, 8).bfloat16() for _ in range(2))
+    share = torch.tensor(1 / 3)
+    total = merge(x, create(x, [other], shares=share.expand(2, 1)), inplace=False)
+    first = (x.float() * share.bfloat16().float()).bfloat16()
     assert total.dtype == torch.bfloat16
-    assert torch.equal(total, x * torch.tensor(share).bfloat16() * 2)
-    _, _, (of_first, _) = derive_merge(x, x, e)
-    assert of_first.tolist() == [2048.0] * 3, "bfloat16 counts to 256 only"
+    assert torch.equal(total, (first.float() + other.float() * share.bfloat16().float()).bfloat16())
+
+
+def test_gradients_of_shares_are_summed_in_single_precision():
+    x = torch.ones(2, 3, 32, 32, dtype=torch.bfloat16)  # bfloat16 counts to 256 only
+    _, _, (of_first, _) = derive_merge(x, x, create(x, [x], shares=torch.ones(2, 1)))
+    assert of_first.tolist() == [2048.0] * 3
 
 
 def test_channels_are_cut_or_filled():
