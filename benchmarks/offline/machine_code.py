@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from backbones.layers.kernels import launch
+from benchmarks.offline.commit import find_commit
 from benchmarks.offline.cubins import ARCHITECTURES, Binary, compile_launches
 
-VECTOR_KERNELS = ("combine_parts", "combine_rows")
+VECTOR_KERNELS = ("combine_parts", "combine_rows", "write_shares", "write_share_gradients")
 """Kernels that read no maps, but a few rows of single precision."""
 
 
@@ -81,6 +82,18 @@ def compile_pool(architecture: int) -> list[Binary]:
     return compile_launches(step, architecture)
 
 
+def compile_shares(architecture: int) -> list[Binary]:
+    """Compile the kernels of the shares, one weight for each input and one for each channel."""
+
+    def step() -> None:
+        for columns, normalization in ((1, "softmax"), (256, "relu")):
+            weights = [torch.zeros(inputs, columns) for inputs in (2, 3, 4)]
+            launch.fusion_shares(weights, normalization, 1e-3)
+            launch.fusion_shares_backward(weights, weights, normalization, 1e-3, "true")
+
+    return compile_launches(step, architecture)
+
+
 def _arguments(layer: Layer, x: Tensor, mean: Tensor, var: Tensor) -> tuple[Any, ...]:
     row = torch.zeros(layer.channels)
     slopes = row if layer.act == "prelu" else None
@@ -100,6 +113,7 @@ def compile_all(layers: dict[str, Layer], architectures: tuple[int, ...]) -> Ite
         for name, layer in layers.items():
             yield from ((name, binary) for binary in compile_layer(layer, architecture))
         yield from (("max pool", binary) for binary in compile_pool(architecture))
+        yield from (("shares", binary) for binary in compile_shares(architecture))
 
 
 def find_faults(binary: Binary) -> list[str]:
@@ -125,7 +139,9 @@ def main() -> None:
         print(f"{name:40} {binary.kernel:16} {usage}", *(f"FAULT: {fault}" for fault in faults), flush=True)
     if options.json:
         versions = {package: version(package) for package in ("torch", "triton")}
-        options.json.write_text(json.dumps({"versions": versions, "kernels": rows}, indent=1) + "\n")
+        table = ",\n  ".join(map(json.dumps, rows))
+        text = f'{{"versions": {json.dumps(versions)}, "commit": "{find_commit()}", "kernels": [\n  {table}\n]}}\n'
+        options.json.write_text(text)
     sys.exit(is_faulty)
 
 

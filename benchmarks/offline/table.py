@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.offline.commit import find_commit
 from benchmarks.offline.inductor import BATCH
 from benchmarks.offline.networks import CONTENDERS, SIZE
 
@@ -38,12 +39,7 @@ def measure(network: str) -> Figures:
     """Return what ``benchmarks.offline.inductor`` prints of a network."""
     command = [sys.executable, "-m", "benchmarks.offline.inductor", network]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {"commit": _find_commit(), **json.loads(printed.splitlines()[-1])}
-
-
-def _find_commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return {"commit": find_commit(), **json.loads(printed.splitlines()[-1])}
 
 
 def sum_up(figures: Figures) -> dict[str, float]:
