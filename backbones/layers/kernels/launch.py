@@ -21,6 +21,12 @@ PROGRAMS = 1024
 TILE = 4096
 """Cells of a map that a program holds at once."""
 
+WARPS = 4
+"""Warps of a program, Triton's default."""
+
+WARPS_OF_MERGE = 8
+"""Warps of a program that reads several maps; with fewer, sm_100 spills registers."""
+
 MAX_CHANNELS_OF_TILE = 64
 """Channels of a tile: 128 bytes of half precision, one line of the cache."""
 
@@ -133,7 +139,14 @@ def norm_merge(*arguments: Any) -> Tensor:
     e = Expression(*arguments)
     tiling, value = _tiling(e), torch.empty_like(e.x)
     write_value[tiling.grid](
-        e.x, value, *_shared(e, tiling), e.x.stride(3), C=tiling.channels, **_constants(e), **tiling.tile
+        e.x,
+        value,
+        *_shared(e, tiling),
+        e.x.stride(3),
+        C=tiling.channels,
+        **_constants(e),
+        **tiling.tile,
+        num_warps=WARPS_OF_MERGE if e.others else WARPS,
     )
     return value
 
