@@ -407,8 +407,8 @@ class Recipe:
     grad_checkpointing: bool = False
     """Recompute all activations of a stage in the backward pass to save memory."""
     recompute: bool = True
-    """Recompute normalized and activated maps in the backward pass, which saves a third of the memory and takes almost
-    no time. Only rounding differs. Our own networks and cfg files have such layers; other networks ignore it."""
+    """Recompute normalized and activated maps in the backward pass, which saves a third of the memory; on a CPU a step
+    takes longer. Only rounding differs. Our own networks and cfg files have such layers; other networks ignore it."""
     model_ema: bool = False
     """Keep, evaluate and save an exponential moving average of the weights."""
     log_wandb: bool = False
