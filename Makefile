@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 CPU := OMP_NUM_THREADS=$(shell nproc) OMP_WAIT_POLICY=PASSIVE
 # The tests start many processes, which share compiled modules
 export PYTHONDONTWRITEBYTECODE :=
-BENCH := model fusion activations loader mixing health end_to_end scaling
+BENCH := model fusion activations loader mixing health end_to_end scaling startup step_overhead optimizer
 DEMO_RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 

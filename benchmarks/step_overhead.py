@@ -1,27 +1,18 @@
 """Cost of everything around the network in a training step: `train_step` against a bare loop, in one run.
 
-python benchmarks/step_overhead.py [--device cuda] [--json FILE]
+python -m benchmarks.step_overhead [--device cuda] [--json FILE]
 
 The bare loop is forward, backward, step and zero_grad of the same network on the same images; neither loads or mixes.
 The difference is the trainer's own: learning rate, random numbers, guard against NaN, moving average, DropBlock's
 strength, report. `linear` has one layer of 1000 classes. `deep` has 300 small modules, so that a walk over
 modules shows. DropBlock's strength is set in the layers of csdarknet53_omega_mi_db.
-
-The two take turns (A B B A) in each round; a turn is many steps. The result is CPU time of this process with one
-thread; on a GPU, elapsed time until the GPU has finished. The first round is a warm-up and is dropped.
 """
 
 import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,9 +26,9 @@ from backbones.recipe import Optim, Recipe
 from backbones.training.loop import NoCheckpoints, Run, train_step
 from backbones.training.optim import create_optimizer
 from backbones.training.report import Report
+from benchmarks.harness import Costs, Result, clock_for, compare, create_parser, measure, publish
 
 CLASSES, SIDE = 1000, 8
-PACKAGES = ("torch", "timm", "accelerate")
 Step = Callable[[], None]
 
 
@@ -143,57 +134,27 @@ def contenders(case: tuple[str, bool, bool], options: argparse.Namespace) -> dic
     }
 
 
-def seconds(device: str) -> float:
-    """Return the CPU time of this process; for a GPU, the time when it has finished all work."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def turn(step: Step, options: argparse.Namespace) -> float:
-    """Return the milliseconds per step."""
-    before = seconds(options.device)
-    for _ in range(options.turn):
-        step()
-    return 1000 * (seconds(options.device) - before) / options.turn
-
-
-def measure(case: tuple[str, bool, bool], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Return the milliseconds of each contender and of the difference, in each round except the first."""
-    steps = contenders(case, options)
-    rows: dict[str, list[float]] = {"trainer": [], "bare": [], "difference": []}
-    for _ in range(options.rounds + 1):
-        turns = [(name, turn(steps[name], options)) for name in ("trainer", "bare", "bare", "trainer")]
-        ours, theirs = (statistics.mean(spent for other, spent in turns if other == name) for name in steps)
-        for name, value in zip(rows, (ours, theirs, ours - theirs), strict=True):
-            rows[name].append(value)
-    return {name: values[1:] for name, values in rows.items()}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def measure_case(title: str, options: argparse.Namespace) -> Costs:
+    """Return the milliseconds of the two steps of a case and of their difference, by round."""
+    clock = clock_for(options.device)
+    steps = contenders(CASES[title], options)
+    costs = measure(steps, rounds=options.rounds, repeats=options.turn, scale=1000, clock=clock)
+    costs["difference"] = [ours - bare for ours, bare in zip(costs["trainer"], costs["bare"], strict=True)]
+    return {f"{title}: {name}": values for name, values in costs.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__ or "")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--turn", type=int, default=100, help="steps of each turn")
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {}
-    print(f"{'ms per step':40s}  median     min     max")
-    for title, case in CASES.items():
-        for name, values in measure(case, options).items():
-            rows[f"{title}: {name}"] = row = spread(values)
-            print(f"{title + ': ' + name:40s}  {row['median']:6.3f}  {row['min']:6.3f}  {row['max']:6.3f}")
-    if options.json:
-        setting = {name: value for name, value in vars(options).items() if name != "json"}
-        machine = {"platform": platform.platform(), "packages": {name: version(name) for name in PACKAGES}}
-        options.json.write_text(json.dumps({"rows": rows, "setting": setting, **machine}, indent=2) + "\n")
+    costs: Costs = {}
+    for title in CASES:
+        costs |= measure_case(title, options)
+    ratios = compare(costs, {f"{title}: trainer / bare": (f"{title}: trainer", f"{title}: bare") for title in CASES})
+    publish(Result("Around the network", "ms per step", costs, ratios, setting=vars(options)), options.json)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ COMMANDS = {
     "health-cpu": "python -m benchmarks.health --json benchmarks/results/health-cpu.json",
     "end_to_end-cpu": "python -m benchmarks.end_to_end --json benchmarks/results/end_to_end-cpu.json",
     "scaling-cpu": "python -m benchmarks.scaling --json benchmarks/results/scaling-cpu.json",
+    "startup-cpu": "python -m benchmarks.startup --json benchmarks/results/startup-cpu.json",
+    "step_overhead-cpu": "python -m benchmarks.step_overhead --json benchmarks/results/step_overhead-cpu.json",
+    "optimizer-cpu": "python -m benchmarks.optimizer --json benchmarks/results/optimizer-cpu.json",
+    "compile-cpu": "python -m benchmarks.compile --json benchmarks/results/compile-cpu.json",
     "darknet-cpu": "python -m benchmarks.darknet --darknet PATH --json benchmarks/results/darknet-cpu.json",
 }
 """Result -> the command that measures it; one without a file is listed as not measured."""

@@ -18,6 +18,9 @@ SHORT = {
     "health": ["--model", "csresnext50_ws", "--batch-size", "4", "--size", "32", "--turn", "2", "--looks", "1"],
     "end_to_end": ["--model", "csresnext50", "--batch-size", "4", "--size", "32", "--turn", "1"],
     "scaling": ["--batch", "2", "--size", "32"],
+    "startup": [],
+    "step_overhead": ["--turn", "2"],
+    "optimizer": ["--model", "csresnext50", "--turn", "1"],
 }
 """Script of `make bench` -> options with which it takes seconds."""
 
@@ -27,7 +30,7 @@ def test_make_bench_runs_every_script_that_is_tried_here():
     assert line.removeprefix("BENCH := ").split() == list(SHORT)
 
 
-@pytest.mark.parametrize("name", [*SHORT, "darknet"])
+@pytest.mark.parametrize("name", [*SHORT, "compile", "darknet"])
 def test_a_script_says_how_it_is_called(name):
     module = importlib.import_module(f"benchmarks.{name}")
     assert f"\npython -m benchmarks.{name} " in (module.__doc__ or "")
