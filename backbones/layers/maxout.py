@@ -7,8 +7,7 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.layers.norm_act import Unmerged, merge
-from backbones.layers.shortcut import require_fitting
+from backbones.layers.norm_act import Unmerged, finish, merge, require_fitting
 
 _LINEAR = nn.Identity()
 
@@ -42,7 +41,7 @@ def max_fitting(inputs: Sequence[Tensor], channels: Sequence[int]) -> Tensor:
     Raises:
         ValueError: the inputs have another number, width or size.
     """
-    require_fitting(inputs, channels, kind="maxout")
+    require_fitting(inputs, channels, kind="max")
     return _take_larger(inputs)
 
 
@@ -75,13 +74,8 @@ class Maxout(nn.Module):
 
         The normalization of a first input that is `Unmerged` becomes part of the maximum.
         """
-        merged = None
-        if self.recompute and not isinstance(first, torch.fx.Proxy):
-            require_fitting((first.x if isinstance(first, Unmerged) else first, *others), self.channels, kind="maxout")
-            merged = merge(first, others, shares=None, kind="max", act=_LINEAR)
-        if merged is not None:
-            return merged
-        return max_fitting((first.finish() if isinstance(first, Unmerged) else first, *others), self.channels)
+        merged = merge(first, others, self.channels, kind="max", act=_LINEAR) if self.recompute else None
+        return max_fitting((finish(first), *others), self.channels) if merged is None else merged
 
     def extra_repr(self) -> str:
         """Show the widths in ``print(model)``."""

@@ -22,10 +22,6 @@ class Unmerged(NamedTuple):
     act: nn.Module
     """Activation after it."""
 
-    def finish(self) -> Tensor:
-        """Normalize and activate."""
-        return norm_act(self.x, self.bn, self.act)
-
 
 def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
     """Compute ``act(bn(x))``; in training without keeping the normalized map for backward.
@@ -38,30 +34,64 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module) -> Tensor:
     return act(bn(x)) if norm is None or inner is None else norm_merge(x, norm, inner)
 
 
-def merge(
-    first: Tensor | Unmerged, others: Sequence[Tensor], *, shares: Tensor | None, kind: str, act: nn.Module
-) -> Tensor | None:
-    """Compute the activated sum or maximum in one operation; None where that is not possible.
+def finish(first: Tensor | Unmerged) -> Tensor:
+    """Normalize and activate what is unmerged; return any other map as it is.
 
     Shape:
-        (N, C, H, W), (N, C_j, H, W) for each other -> (N, C, H, W)
+        (N, C, H, W) -> the same
+    """
+    return norm_act(*first) if isinstance(first, Unmerged) else first
+
+
+def merge(
+    first: Tensor | Unmerged,
+    others: Sequence[Tensor],
+    channels: Sequence[int],
+    *,
+    act: nn.Module,
+    shares: Tensor | None = None,
+    kind: str = "sum",
+) -> Tensor | None:
+    """Compute the activated sum or maximum of maps of these channels in one operation; None where it is not possible.
+
+    Shape:
+        first (N, channels[0], H, W), others (N, channels[j], H, W) -> (N, channels[0], H, W)
+
+    Raises:
+        ValueError: the inputs have another number, width or size.
     """
     x, bn, inner = first if isinstance(first, Unmerged) else (first, None, None)
     outer, pointwise = as_pointwise(act), LINEAR if inner is None else as_pointwise(inner)
     modules = [module for module in (bn, inner, act) if module is not None]
     if outer is None or pointwise is None or not is_recomputable(x, *modules) or not _are_alike(x, others):
         return None
+    require_fitting((x, *others), channels, kind=kind)
     norm = None if bn is None else _describe(bn, x)
     if norm is None and (bn is not None or (shares is None and kind == "sum" and outer == LINEAR)):
         return None
     return norm_merge(x, norm, pointwise, others, shares=shares, kind=kind, out_act=outer)
 
 
+def require_fitting(inputs: Sequence[Tensor], channels: Sequence[int], *, kind: str = "sum") -> None:
+    """Raise `ValueError` unless the inputs of a sum or maximum have these channels and one size."""
+    name = "maxout" if kind == "max" else "shortcut"
+    widths = tuple(x.shape[1] for x in inputs)
+    if widths != tuple(channels):
+        raise ValueError(f"{name} of {tuple(channels)} channels got inputs of {widths} channels")
+    for index, x in enumerate(inputs):
+        if x.shape[2:] != inputs[0].shape[2:]:
+            raise ValueError(
+                f"{name} input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
+                f"{tuple(inputs[0].shape[2:])}: its inputs have one resolution"
+            )
+
+
 def is_recomputable(x: Tensor, *modules: nn.Module) -> bool:
     """Tell whether autograd records this call, no tracer or compiler does, and no hook waits for one of the modules."""
     if not torch.is_grad_enabled() or isinstance(x, torch.fx.Proxy) or _is_transformed():
         return False
-    return x.dim() == 4 and x[:, :1].numel() > 1 and not any(map(has_hooks, modules)) and not _watches_all()
+    has_several_cells = x.dim() == 4 and x.numel() > x.shape[1]
+    return has_several_cells and not any(map(has_hooks, modules)) and not _watches_all()
 
 
 def has_hooks(module: nn.Module) -> bool:

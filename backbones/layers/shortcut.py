@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones.choices import ActivationName, FusionGradient, Normalization, WeightsType
 from backbones.layers.activation import create_activation
-from backbones.layers.norm_act import Unmerged, merge
+from backbones.layers.norm_act import Unmerged, finish, merge, require_fitting
 from backbones.layers.recomputed.shares import EPSILON, compute_shares
 from backbones.rules import require_fusion
 
@@ -84,14 +84,8 @@ class WeightedShortcut(nn.Module):
             shares: the effective weights, where they are computed already.
         """
         shares = self.effective_weights() if shares is None else shares
-        merged = None
-        if self.recompute and not isinstance(first, torch.fx.Proxy):
-            require_fitting((first.x if isinstance(first, Unmerged) else first, *others), self.channels)
-            merged = merge(first, others, shares=shares, kind="sum", act=self.act)
-        if merged is not None:
-            return merged
-        inputs = (first.finish() if isinstance(first, Unmerged) else first, *others)
-        return self.act(sum_fitting(inputs, shares, self.channels))
+        merged = merge(first, others, self.channels, shares=shares, act=self.act) if self.recompute else None
+        return self.act(sum_fitting((finish(first), *others), shares, self.channels)) if merged is None else merged
 
     def effective_weights(self) -> Tensor | None:
         """Return the share of each input, (inputs, 1 or C); None for a plain sum."""
@@ -192,19 +186,6 @@ def sum_fitting(inputs: Sequence[Tensor], weights: Tensor | None, channels: Sequ
     """
     require_fitting(inputs, channels)
     return weighted_sum(inputs, weights)
-
-
-def require_fitting(inputs: Sequence[Tensor], channels: Sequence[int], *, kind: str = "shortcut") -> None:
-    """Raise `ValueError` unless the inputs have these channels and one size."""
-    widths = tuple(x.shape[1] for x in inputs)
-    if widths != tuple(channels):
-        raise ValueError(f"{kind} of {tuple(channels)} channels got inputs of {widths} channels")
-    for index, x in enumerate(inputs):
-        if x.shape[2:] != inputs[0].shape[2:]:
-            raise ValueError(
-                f"{kind} input {index} is {tuple(x.shape[2:])} high and wide, input 0 is "
-                f"{tuple(inputs[0].shape[2:])}: its inputs have one resolution"
-            )
 
 
 def weighted_sum(inputs: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.layers import ConvNormAct, Maxout, WeightedShortcut
-from backbones.layers.norm_act import Unmerged, is_recomputable, merge, norm_act, set_recompute
+from backbones.layers.norm_act import Unmerged, finish, is_recomputable, merge, norm_act, set_recompute
 from backbones.layers.pooling import HalvingMaxPool2d
 from tests.layers.operator_calls import Calls
 
@@ -135,12 +135,12 @@ def test_an_unmerged_map_is_finished_or_merged_with_the_same_result(act):
     x, other, bn = create_map(), create_map(), nn.BatchNorm2d(3).double()
     unmerged = Unmerged(x, bn, nn.SiLU())
     shortcut = WeightedShortcut((3, 3), act=act)
-    torch.testing.assert_close(shortcut(unmerged, other), shortcut(unmerged.finish(), other))
+    torch.testing.assert_close(shortcut(unmerged, other), shortcut(finish(unmerged), other))
     assert find_calls(lambda: shortcut(unmerged, other)) == ["batch_statistics", "norm_merge"]
 
 
 def test_a_plain_sum_of_finished_maps_needs_no_operator():
-    assert merge(create_map(), [create_map()], shares=None, kind="sum", act=nn.Identity()) is None
+    assert merge(create_map(), [create_map()], [create_map().shape[1]] * 2, act=nn.Identity()) is None
 
 
 def test_maps_of_different_types_are_left_to_torch():

@@ -1,4 +1,4 @@
-"""What is measured: a network with its batch, and the two things it does, a training step and an inference."""
+"""Subject of a measurement: a network with its batch, for a training step or an inference."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -113,13 +113,13 @@ class Subject:
         self._step(self.loss(self.compute, self.images, self.targets))
 
     def eager_loss(self, count: int) -> Tensor:
-        """Return the loss of so many images, computed without the compiler."""
+        """Return the loss of ``count`` images, computed without the compiler."""
         if count not in self.batches:
             self.batches[count] = self.batch(count)
         return self.loss(self.network, *self.batches[count])
 
     def eager_step(self, count: int) -> None:
-        """Make one training step of so many images without the compiler."""
+        """Make one training step of ``count`` images without the compiler."""
         self._step(self.eager_loss(count))
 
     def _step(self, loss: Tensor) -> None:

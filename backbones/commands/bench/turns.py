@@ -37,7 +37,7 @@ class Rounds:
     """For each subject, one turn for each round."""
 
     def rate(self, subject: int, images: int) -> Spread:
-        """Return the images per second of a subject whose call computes so many."""
+        """Return the images per second of a subject that computes ``images`` in each call."""
         return spread([images / turn.elapsed for turn in self.turns[subject]])
 
     def ratio(self, images: Sequence[int], *, by_cpu_time: bool) -> Spread:

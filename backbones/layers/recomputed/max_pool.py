@@ -49,9 +49,8 @@ def max_pool_2x2_backward(gradient: Tensor, place: Tensor, height: int, width: i
     for index in range(4):
         cells = of_x[:, :, index // 2 :: 2, index % 2 :: 2]
         rows, columns = cells.shape[2:]
-        cells.copy_(
-            torch.where(place == index, gradient, 0)[:, :, :rows, :columns]
-        )  # a factor 0 would keep inf and NaN
+        # Chosen, not multiplied: a factor of 0 would keep infinity and NaN.
+        cells.copy_(torch.where(place == index, gradient, 0)[:, :, :rows, :columns])
     return of_x
 
 
