@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from backbones.layers import Asff, adaptive_sum
+from tests.layers.neck_checks import require_sizes_and_learning, require_true_gradient
 
 SIZES = [(13, 9), (7, 5), (4, 3)]
 
@@ -71,20 +72,12 @@ def test_a_level_whose_logits_win_everywhere_is_the_only_one_that_is_seen():
 
 @pytest.mark.parametrize("levels", [2, 3, 5])
 def test_any_row_of_levels_keeps_its_sizes_and_every_parameter_learns(levels):
-    features = [torch.randn(2, 6, -(-40 // 2**k), -(-24 // 2**k)) for k in range(levels)]
-    neck = Asff([6] * levels, 4)
-    results = neck(features)
-    assert [r.shape for r in results] == [(2, 4, *f.shape[2:]) for f in features]
-    sum(r.square().sum() for r in results).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in neck.parameters())
+    require_sizes_and_learning(Asff([6] * levels, 4), levels, channels=6, width=4)
 
 
 def test_the_gradient_is_true():
     torch.manual_seed(0)
-    neck = Asff([2, 2, 2], 2, compressed=2).double().eval()
-    sizes = ((4, 3), (2, 2), (1, 1))
-    inputs = [torch.randn(1, 2, *size, dtype=torch.double, requires_grad=True) for size in sizes]
-    assert torch.autograd.gradcheck(lambda *maps: tuple(neck(maps)), inputs)
+    require_true_gradient(Asff([2, 2, 2], 2, compressed=2), ((4, 3), (2, 2), (1, 1)))
 
 
 def test_a_single_level_and_another_number_of_maps_are_refused():

@@ -8,6 +8,7 @@ from torch import nn
 
 import backbones
 from backbones.layers import BiFpn, StackedBiFpn, WeightedShortcut
+from tests.layers.neck_checks import require_sizes_and_learning, require_true_gradient
 
 DOCS = Path(__file__).parents[2] / "docs" / "variants.md"
 SIZES = [(13, 9), (7, 5), (4, 3)]
@@ -62,12 +63,7 @@ def test_weights_decide_what_a_level_takes():
 
 @pytest.mark.parametrize("levels", [2, 3, 5])
 def test_any_row_of_levels_keeps_its_sizes_and_every_parameter_learns(levels):
-    features = [torch.randn(2, 6, -(-40 // 2**k), -(-24 // 2**k)) for k in range(levels)]
-    block = BiFpn([6] * levels, 4)
-    results = block(features)
-    assert [r.shape for r in results] == [(2, 4, *f.shape[2:]) for f in features]
-    sum(r.square().sum() for r in results).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+    require_sizes_and_learning(BiFpn([6] * levels, 4), levels, channels=6, width=4)
 
 
 def test_blocks_can_be_stacked():
@@ -98,9 +94,7 @@ def test_only_the_first_of_the_stacked_blocks_changes_the_widths():
 
 def test_the_gradient_of_stacked_blocks_is_true():
     torch.manual_seed(0)
-    stack = StackedBiFpn([2, 2], 2, blocks=2).double().eval()
-    inputs = [torch.randn(1, 2, *size, dtype=torch.double, requires_grad=True) for size in ((3, 4), (2, 2))]
-    assert torch.autograd.gradcheck(lambda *maps: tuple(stack(maps)), inputs)
+    require_true_gradient(StackedBiFpn([2, 2], 2, blocks=2), ((3, 4), (2, 2)))
 
 
 @pytest.mark.parametrize("name", backbones.list_models())

@@ -3,6 +3,7 @@ import torch
 
 from backbones.layers import ConvNormAct, PaNet
 from tests.layers.as_cfg import build, conv, randomize
+from tests.layers.neck_checks import require_sizes_and_learning, require_true_gradient
 
 YOLOV4 = [
     (256, 1, 1), (256, 1, 1), (256, 1, 1), (512, 3, 1), (256, 1, 1), (512, 3, 1), (256, 1, 1),
@@ -54,19 +55,12 @@ def test_its_convolutions_are_those_of_yolov4():
 
 @pytest.mark.parametrize("levels", [2, 3, 5])
 def test_any_row_of_levels_keeps_its_sizes_and_every_parameter_learns(levels):
-    features = [torch.randn(2, 6, -(-40 // 2**k), -(-24 // 2**k)) for k in range(levels)]
-    neck = PaNet([6] * levels, 4)
-    results = neck(features)
-    assert [r.shape for r in results] == [(2, 4, *f.shape[2:]) for f in features]
-    sum(r.square().sum() for r in results).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in neck.parameters())
+    require_sizes_and_learning(PaNet([6] * levels, 4), levels, channels=6, width=4)
 
 
 def test_the_gradient_is_true():
     torch.manual_seed(0)
-    neck = PaNet([2, 2], 2).double().eval()
-    maps = [torch.randn(1, 2, *size, dtype=torch.double, requires_grad=True) for size in ((3, 5), (2, 3))]
-    assert torch.autograd.gradcheck(lambda *maps: tuple(neck(maps)), maps)
+    require_true_gradient(PaNet([2, 2], 2), ((3, 5), (2, 3)))
 
 
 def test_levels_and_widths_that_do_not_fit_are_refused():
