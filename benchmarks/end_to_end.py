@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from backbones.recipe import Log, Recipe, Synthetic
+from backbones.recipe import Recipe, Synthetic
 from benchmarks.harness import Action, Costs, Result, compare, create_parser, measure, publish, wall_seconds
 from benchmarks.networks import Setting, create_ours, place
-from benchmarks.trainer import BATCHES_AHEAD, Trainer, build, fixed_images
+from benchmarks.trainer import BATCHES_AHEAD, Trainer, build, fixed_images, synthetic_recipe
 
 FAST, SLOW = 1.2, 0.5
 """Rate of the loader / rate of the network alone."""
@@ -78,19 +78,8 @@ def settle(contenders: Mapping[str, Action], name: str) -> None:
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """Return the recipe of the trainer."""
-    return Recipe(
-        model=options.model,
-        img_size=options.size,
-        batch_size=options.batch_size,
-        lr=0.001,
-        steps=100_000,
-        loader="synthetic",
-        device="cpu",
-        precision="fp32",
-        model_ema=True,
-        synthetic=Synthetic(classes=1000, train_per_class=1, val_per_class=1),
-        log=Log(interval=options.turn),
-    )
+    classes = Synthetic(classes=1000, train_per_class=1, val_per_class=1)
+    return synthetic_recipe(options, device="cpu", precision="fp32", model_ema=True, synthetic=classes)
 
 
 def bare_step(recipe: Recipe, setting: Setting) -> Action:

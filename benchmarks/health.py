@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from backbones.assembly.health import create_health
-from backbones.recipe import Log, Recipe, Synthetic
+from backbones.recipe import Recipe, Synthetic
 from backbones.training.health.fusion import FusionWeights
 from backbones.training.health.heartbeat import write_beat
 from backbones.training.health.monitor import Row
 from backbones.training.loop import Run, train_step
 from backbones.training.reading import read_device
 from benchmarks.harness import Action, Clock, Result, clock_for, compare, create_parser, measure, publish
-from benchmarks.trainer import build, without_monitors
+from benchmarks.trainer import build, synthetic_recipe, without_monitors
 
 INTERVALS = {"FusionWeights": 100, "BatchNormStatistics": 500, "Stragglers": 500, "Replicas": 5000}
 """Steps between two looks; all others look at each row, or less often."""
@@ -161,18 +161,8 @@ def report(options: argparse.Namespace, folder: Path) -> Result:
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """Return the recipe of the run with monitors."""
-    return Recipe(
-        model=options.model,
-        img_size=options.size,
-        batch_size=options.batch_size,
-        lr=0.001,
-        steps=100_000,
-        loader="synthetic",
-        device=options.device,
-        workers=1,
-        synthetic=Synthetic(classes=10, train_per_class=1000, val_per_class=1),
-        log=Log(interval=options.turn),
-    )
+    classes = Synthetic(classes=10, train_per_class=1000, val_per_class=1)
+    return synthetic_recipe(options, device=options.device, workers=1, synthetic=classes)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """The real trainer as an action to measure: `train_step` of a run with mixing, average, log and checkpoints."""
 
+import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -11,12 +13,26 @@ from torch import Tensor
 
 from backbones.assembly.run import build_model, build_run, create_snapshots, splits, train_loader, val_loader
 from backbones.data.batch import Batch
-from backbones.recipe import Recipe
+from backbones.recipe import Log, Recipe
 from backbones.training.control import Control
 from backbones.training.launch import create_accelerator
 from backbones.training.loop import NoCheckpoints, Run, train_step
 from backbones.training.tracking import Tracker
 from benchmarks.networks import Setting, make_batch, to_floats
+
+
+def synthetic_recipe(options: argparse.Namespace, **changes: Any) -> Recipe:
+    """Return the recipe of a long run on random images; ``options`` has model, size, batch_size and turn."""
+    return Recipe(
+        model=options.model,
+        img_size=options.size,
+        batch_size=options.batch_size,
+        lr=0.001,
+        steps=100_000,
+        loader="synthetic",
+        log=Log(interval=options.turn),
+        **changes,
+    )
 
 
 def build(recipe: Recipe, folder: Path, *, saves: bool = False) -> Run:
