@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from timm.data.config import resolve_data_config
@@ -19,12 +19,37 @@ from backbones.darknet.labels import CLASSES, synsets
 from backbones.darknet.network import DarknetNetwork
 from backbones.errors import UserError
 from backbones.layers.old_names import current_names
-from backbones.recipe import LayoutName, LoaderName, Precision, Preprocess
+from backbones.recipe import Interpolation, LayoutName, LoaderName, Precision, Preprocess
+from backbones.recipe import Protocol as Resize
 from backbones.training.checkpoint import load_weights, read_description
 from backbones.training.run_files import find_checkpoint, weights_file
 
 LATER_FIELDS: dict[str, Any] = {"layout": None, "tf32": None, "fold": False}
 """Fields of a description that earlier versions did not write, and their values."""
+
+
+class InputOptions(Protocol):
+    """Options of a command line that decide how an image becomes an input; None keeps the checkpoint's."""
+
+    @property
+    def eval_size(self) -> int | None:
+        """Height and width of the input in pixels."""
+        ...
+
+    @property
+    def protocol(self) -> Resize | None:
+        """Resize and crop."""
+        ...
+
+    @property
+    def crop_pct(self) -> float | None:
+        """Side of the centre crop / short side of the resized image."""
+        ...
+
+    @property
+    def interpolation(self) -> Interpolation | None:
+        """Filter of the resize."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +86,15 @@ class Restored:
         return {"protocol": self.preprocess.protocol, "img_size": self.img_size} | {
             name: getattr(self.preprocess, name) for name in ("crop_pct", "interpolation")
         }
+
+    def as_asked(self, options: InputOptions) -> Self:
+        """Return the network with the input options of a command line, see `override`."""
+        return self.override(
+            img_size=options.eval_size,
+            protocol=options.protocol,
+            crop_pct=options.crop_pct,
+            interpolation=options.interpolation,
+        )
 
     def override(self, *, img_size: int | None = None, **asked: Any) -> Self:
         """Return the network with other input options; None keeps one as it is.

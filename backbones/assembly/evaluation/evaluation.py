@@ -27,12 +27,7 @@ def evaluate_checkpoint(options: Options) -> Evaluation:
     """Evaluate as the options say, print the figures and return those of the checkpoint's own set."""
     order = "sorted" if options.class_order == "sorted" else "darknet"
     trained = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=order)
-    restored = trained.override(
-        img_size=options.eval_size,
-        protocol=options.protocol,
-        crop_pct=options.crop_pct,
-        interpolation=options.interpolation,
-    )
+    restored = trained.as_asked(options)
     accelerator = create_accelerator(
         precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
     )

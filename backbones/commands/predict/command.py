@@ -29,12 +29,7 @@ def run(options: Options) -> None:
     """Predict as the options say; exit with status 1 where an image could not be read."""
     files = find_files(options.images)
     restored = restore_model(options.ckpt, model=options.model, ema=options.ema, class_order=options.class_order)
-    restored = restored.override(
-        img_size=options.eval_size,
-        protocol=options.protocol,
-        crop_pct=options.crop_pct,
-        interpolation=options.interpolation,
-    )
+    restored = restored.as_asked(options)
     accelerator = create_accelerator(
         precision=restored.precision, device=options.device, tf32=restored.tf32, obey_launcher=False
     )
